@@ -1,0 +1,70 @@
+"""What the gateway itself can fail with, and the one table from any domain error to HTTP.
+
+    GatewayError
+    ├── RequestError            the caller's fault: a status, a type, a code, a param
+    └── BackendError            the upstream's fault
+        ├── BackendUnavailable      refused, reset, 5xx, breaker open; another model may do
+        ├── BackendTimeout          no first token, silence, or the total deadline
+        ├── BackendOverloaded       429 or a full queue, with the upstream's own wait
+        ├── BackendRejected         4xx that will not get better elsewhere on the same model
+        └── BackendBroken           the answer stopped or made no sense after it began
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """Base of everything this package raises."""
+
+
+class BackendError(GatewayError):
+    """An upstream did not answer; `backend` is its name in the configuration."""
+
+    def __init__(self, backend: str, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.backend = backend
+        self.status = status
+
+
+class BackendUnavailable(BackendError):
+    """Refused, reset, 5xx, or the breaker is open: another model may do."""
+
+
+class BackendTimeout(BackendError):
+    """No first token in time, silence in mid-stream, or the total deadline passed."""
+
+
+class BackendOverloaded(BackendError):
+    """The upstream is out of capacity; `retry_after_s` is its own word, None when it said nothing."""
+
+    def __init__(
+        self,
+        backend: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(backend, message, status=status)
+        self.retry_after_s = retry_after_s
+
+
+class BackendRejected(BackendError):
+    """The upstream refused the request itself (4xx); `param` and `code` are its own words."""
+
+    def __init__(
+        self,
+        backend: str,
+        message: str,
+        *,
+        status: int | None = None,
+        param: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(backend, message, status=status)
+        self.param = param
+        self.code = code
+
+
+class BackendBroken(BackendError):
+    """The answer stopped or made no sense after it had begun."""
