@@ -58,7 +58,7 @@ class BackendTimeout(BackendError):
 
 
 class BackendOverloaded(BackendError):
-    """The upstream is out of capacity; `retry_after_s` is its own word, None when it said nothing."""
+    """The upstream is out of capacity; `retry_after_s` is its own word, None without one."""
 
     def __init__(
         self,
