@@ -1,0 +1,119 @@
+"""Idempotency keys: a request done once, its finished outcome replayed.
+
+Source: IETF draft-ietf-httpapi-idempotency-key-header (409 while running, 422 for another body).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+
+import orjson
+from redis.asyncio import Redis
+
+from gateway.errors import RequestError
+
+_KEEP_S = 24 * 3600
+_MAX_OUTCOME_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A finished answer as it went out."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to do the work of one key; `marker` is what stands in Redis meanwhile."""
+
+    redis_key: str
+    marker: bytes
+    body_hash: str
+
+
+class IdempotencyStore:
+    """Claims and outcomes of idempotency keys, one Redis string each, per tenant and route."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def begin(
+        self, tenant: str, route: str, key: str, body: bytes, request_id: str, lease_s: float
+    ) -> Claim | Outcome:
+        """Return a Claim to do the work, or the Outcome of work already done.
+
+        Raises:
+            RequestError: 409 while the first request runs, 422 when its body was another.
+            redis.exceptions.RedisError: when nothing can be promised.
+        """
+        if not 1 <= len(key) <= 255:
+            raise RequestError(
+                "Idempotency-Key is text of 1 to 255 characters.",
+                code="invalid_idempotency_key",
+                param="Idempotency-Key",
+            )
+        name = hashlib.sha256(f"{route}\0{key}".encode("utf-8", "surrogateescape")).hexdigest()
+        redis_key = f"tw:{{t:{tenant}}}:idem:{name}"
+        body_hash = hashlib.sha256(body).hexdigest()
+        marker = orjson.dumps({"state": "running", "body": body_hash, "by": request_id})
+        for _ in range(2):
+            if await self._redis.set(redis_key, marker, nx=True, px=int(lease_s * 1000)):
+                return Claim(redis_key, marker, body_hash)
+            stored = await self._redis.get(redis_key)
+            if stored is not None:
+                return _outcome_of(orjson.loads(stored), body_hash)
+        raise _in_progress()
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> None:
+        """Store the outcome for a day; one too large to keep is forgotten instead."""
+        if len(outcome.body) > _MAX_OUTCOME_BYTES:
+            await self.abandon(claim)
+            return
+        stored = {
+            "state": "done",
+            "body": claim.body_hash,
+            "status": outcome.status,
+            "headers": outcome.headers,
+            "answer": base64.b64encode(outcome.body).decode(),
+        }
+        await self._redis.set(claim.redis_key, orjson.dumps(stored), ex=_KEEP_S)
+
+    async def abandon(self, claim: Claim) -> None:
+        """Give the key back: the work failed or was cancelled and may be tried again."""
+        await self._redis.delete(claim.redis_key)
+
+
+def _outcome_of(stored: dict[str, object], body_hash: str) -> Outcome:
+    if stored["body"] != body_hash:
+        raise RequestError(
+            "This Idempotency-Key was used with another request body.",
+            status=422,
+            type="idempotency_error",
+            code="idempotency_key_mismatch",
+            param="Idempotency-Key",
+        )
+    if stored["state"] == "running":
+        raise _in_progress()
+    headers = stored["headers"]
+    assert isinstance(headers, list)
+    return Outcome(
+        status=int(str(stored["status"])),
+        headers=tuple((name, value) for name, value in headers),
+        body=base64.b64decode(str(stored["answer"])),
+    )
+
+
+def _in_progress() -> RequestError:
+    return RequestError(
+        "A request with this Idempotency-Key is still running.",
+        status=409,
+        type="idempotency_error",
+        code="idempotency_in_progress",
+        param="Idempotency-Key",
+        headers={"retry-after": "1"},
+    )

@@ -1,0 +1,115 @@
+"""Logging, metrics, and the rule for what degrades: counted every time, logged once.
+
+Metric names follow OpenTelemetry's GenAI conventions where they exist.
+Source: OpenTelemetry semantic conventions for generative AI metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.openmetrics.exposition import generate_latest
+
+_SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_OVERHEAD = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
+log = logging.getLogger("turnwise")
+
+
+def set_up_logging(level: str = "INFO") -> None:
+    """Send log lines to stderr: time, level, logger, message."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class Metrics:
+    """Every metric of the gateway, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "turnwise_http_requests",
+            "Requests by route and status.",
+            ["route", "status"],
+            registry=self.registry,
+        )
+        self.duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Time from request to last byte of a turn.",
+            ["gen_ai_request_model", "tier"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Time from request to first token.",
+            ["gen_ai_request_model", "tier"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "gen_ai_client_token_usage",
+            "Tokens by kind.",
+            ["gen_ai_request_model", "gen_ai_token_type"],
+            registry=self.registry,
+        )
+        self.overhead = Histogram(
+            "turnwise_overhead_seconds",
+            "Time of a turn spent in the gateway before the upstream was called.",
+            buckets=_OVERHEAD,
+            registry=self.registry,
+        )
+        self.decisions = Counter(
+            "turnwise_decisions",
+            "Routing decisions by tier and reason.",
+            ["tier", "reason"],
+            registry=self.registry,
+        )
+        self.degraded = Counter(
+            "turnwise_degraded",
+            "Turns answered without a part that failed.",
+            ["part"],
+            registry=self.registry,
+        )
+        self.attempts = Counter(
+            "turnwise_attempts",
+            "Upstream attempts by model and outcome.",
+            ["model", "status"],
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "turnwise_turns_in_flight", "Turns being answered now.", registry=self.registry
+        )
+
+    def exposition(self) -> bytes:
+        """Return every metric in the OpenMetrics text format."""
+        return generate_latest(self.registry)
+
+
+class Degradations:
+    """Counts each part that failed and logs one line per change of its state."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._failing: set[str] = set()
+
+    def failed(self, part: str, error: BaseException, request_id: str) -> None:
+        """Note that a turn goes on without this part."""
+        self._metrics.degraded.labels(part).inc()
+        if part not in self._failing:
+            self._failing.add(part)
+            log.warning(
+                "%s is failing, turns go on without it (first: %s): %s: %s",
+                part,
+                request_id,
+                type(error).__name__,
+                error,
+            )
+
+    def worked(self, part: str) -> None:
+        """Note that the part did its work; cheap when nothing was wrong."""
+        if self._failing and part in self._failing:
+            self._failing.discard(part)
+            log.warning("%s works again", part)
