@@ -1,0 +1,98 @@
+"""Every Redis key name and lifetime of this package.
+
+One conversation owns a fixed set of keys under one hash tag, so that each script touches one
+Cluster slot and deletion needs no scan. Names of the caller's own making are arbitrary text and
+never reach a key: they are hashed, and the name itself lives inside the conversation's record.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from memory.errors import InvalidConversationId
+
+MAX_ID_CHARACTERS = 256
+TOMBSTONE_S = 30 * 24 * 3600
+IDEMPOTENCY_ENTRIES = 2048
+"""Appends remembered per conversation for replay; older ones are forgotten first."""
+
+_OURS = re.compile(r"conv_[0-9a-z]{1,64}", re.ASCII)
+
+
+def is_ours(conversation_id: str) -> bool:
+    """Return whether only we may have made this id: such a one is never created implicitly."""
+    return conversation_id.startswith("conv_")
+
+
+def check_conversation_id(conversation_id: str) -> None:
+    """Accept any text of 1 to 256 characters.
+
+    Raises:
+        InvalidConversationId: otherwise, and for lone surrogates, which no UTF-8 can carry.
+    """
+    if not conversation_id:
+        raise InvalidConversationId("is empty")
+    if len(conversation_id) > MAX_ID_CHARACTERS:
+        raise InvalidConversationId(f"is longer than {MAX_ID_CHARACTERS} characters")
+    try:
+        conversation_id.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidConversationId("holds a lone surrogate") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationKeys:
+    """The keys of one conversation; `all` is everything that a deletion removes."""
+
+    meta: str
+    log: str
+    idempotency: str
+    idempotency_order: str
+    segments: str
+    vectors: str
+    tombstone: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every key that holds the conversation's data, the tombstone apart."""
+        return (
+            self.meta,
+            self.log,
+            self.idempotency,
+            self.idempotency_order,
+            self.segments,
+            self.vectors,
+        )
+
+
+def conversation_keys(tenant: str, conversation_id: str) -> ConversationKeys:
+    """Return the keys of a conversation; two different (tenant, id) pairs never share one.
+
+    Raises:
+        InvalidConversationId: see check_conversation_id.
+    """
+    check_conversation_id(conversation_id)
+    base = f"tw:{{t:{tenant}:c:{_slug(conversation_id)}}}"
+    return ConversationKeys(
+        meta=f"{base}:meta",
+        log=f"{base}:log",
+        idempotency=f"{base}:idem",
+        idempotency_order=f"{base}:idem-order",
+        segments=f"{base}:segments",
+        vectors=f"{base}:vectors",
+        tombstone=f"{base}:gone",
+    )
+
+
+def jobs_key(tenant: str) -> str:
+    """Return the stream of background work of a tenant."""
+    return f"tw:{{t:{tenant}}}:memory-jobs"
+
+
+def _slug(conversation_id: str) -> str:
+    """Keep our own ids readable; hash all others, so that no name can imitate a key."""
+    if _OURS.fullmatch(conversation_id):
+        return conversation_id
+    return "n" + blake2b(conversation_id.encode(), digest_size=20).hexdigest()
