@@ -58,13 +58,13 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
         raise InvalidItem(f"metadata cannot be stored as JSON: {error}") from error
 
 
-def decode_record(seq: int, record: bytes) -> Item:
-    """Return the item of a record that stands at position `seq` (from 1)."""
+def decode_record(record: bytes) -> Item:
+    """Return the item of a record."""
     item_id, parent, created_ms, payload = record.split(b"\n", 3)
     body = orjson.loads(payload)
     return Item(
         id=item_id.decode(),
-        seq=seq,
+        seq=int(item_id[4 : item_id.index(b"_", 4)], 16),
         message=message_from_wire(body["m"]),
         created_at=time_of(int(created_ms)),
         parent=parent.decode() or None,

@@ -332,9 +332,8 @@ class ConversationStore:
             if not anchor:
                 raise ItemNotFound(after)
         start, stop = _page_bounds(anchor, limit, order)
-        n_items, records = await self._range(tenant, conversation_id, start, stop)
-        first = start + 1 if start >= 0 else max(1, n_items + start + 1)
-        found = [decode_record(first + i, record) for i, record in enumerate(records)]
+        records = await self._range(tenant, conversation_id, start, stop)
+        found = [decode_record(record) for record in records]
         if order == "desc":
             found.reverse()
         if after is not None:
@@ -352,8 +351,8 @@ class ConversationStore:
         seq = seq_of(item_id)
         if not seq:
             raise ItemNotFound(item_id)
-        _, records = await self._range(tenant, conversation_id, seq - 1, seq - 1)
-        item = decode_record(seq, records[0]) if records else None
+        records = await self._range(tenant, conversation_id, seq - 1, seq - 1)
+        item = decode_record(records[0]) if records else None
         if item is None or item.id != item_id:
             raise ItemNotFound(item_id)
         return item
@@ -391,18 +390,15 @@ class ConversationStore:
         reply = await self._delete(keys=[keys.tombstone, *keys.all], args=[TOMBSTONE_S])
         return bool(reply)
 
-    async def _range(
-        self, tenant: str, conversation_id: str, start: int, stop: int
-    ) -> tuple[int, list[bytes]]:
+    async def _range(self, tenant: str, conversation_id: str, start: int, stop: int) -> list[bytes]:
         keys = conversation_keys(tenant, conversation_id)
         async with self._redis.pipeline(transaction=False) as pipeline:
             pipeline.exists(keys.meta)
-            pipeline.llen(keys.log)
             pipeline.lrange(keys.log, start, stop)
-            exists, n_items, records = await pipeline.execute()
+            exists, records = await pipeline.execute()
         if not exists:
             raise ConversationNotFound(conversation_id)
-        return n_items, records
+        return list(records)
 
     async def _change(self, tenant: str, conversation_id: str, *args: str | bytes) -> None:
         keys = conversation_keys(tenant, conversation_id)
@@ -463,7 +459,7 @@ def _loaded(tenant: str, conversation_id: str, reply: Sequence[Any]) -> Loaded:
         generation=generation.decode(),
         epoch=epoch.decode(),
         from_seq=first,
-        items=tuple(decode_record(first + i, record) for i, record in enumerate(items)),
+        items=tuple(decode_record(record) for record in items),
         segments=tuple(segs),
     )
 
@@ -490,9 +486,9 @@ def _appended(reply: Sequence[Any], drafts: list[Draft], stamp: str, now_ms: int
 
 
 def _replayed(reply: Sequence[Any]) -> Appended:
-    _, generation, epoch, first, n_items, created, tip, records = reply
+    _, generation, epoch, _, n_items, created, tip, records = reply
     return Appended(
-        items=tuple(decode_record(first + i, record) for i, record in enumerate(records)),
+        items=tuple(decode_record(record) for record in records),
         generation=generation.decode(),
         epoch=epoch.decode(),
         n_items=n_items,
