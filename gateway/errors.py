@@ -2,6 +2,10 @@
 
     GatewayError
     ├── RequestError            the caller's fault: a status, a type, a code, a param
+    ├── AuthError               who asks is not known, or may not
+    │   ├── InvalidKey              no key, a wrong, revoked or expired one
+    │   ├── InsufficientScope       the key is good, the act is not among its scopes
+    │   └── AuthUnavailable         the database of keys cannot be read
     └── BackendError            the upstream's fault
         ├── BackendUnavailable      refused, reset, 5xx, breaker open; another model may do
         ├── BackendTimeout          no first token, silence, or the total deadline
@@ -38,6 +42,26 @@ class RequestError(GatewayError):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+
+
+class AuthError(GatewayError):
+    """Who asks is not known, or may not do this."""
+
+
+class InvalidKey(AuthError):
+    """There is no key, or it is a wrong, revoked or expired one; the caller never learns which."""
+
+
+class InsufficientScope(AuthError):
+    """The key is good, but `scope` is not among its scopes."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This key lacks the scope {scope!r}.")
+        self.scope = scope
+
+
+class AuthUnavailable(AuthError):
+    """The database of keys cannot be read, and memory does not hold this key."""
 
 
 class BackendError(GatewayError):
