@@ -62,33 +62,26 @@ def _index_after_last_assistant(messages: Sequence[Message]) -> int:
 def _repeated(stored: Sequence[Item], sent: Sequence[Message]) -> frozenset[int]:
     """Return the indices of `sent` that repeat stored items, walking both from their ends.
 
-    The common case, a client that resends exactly what was said, costs one comparison per sent
-    message. Otherwise each message is looked for further back, so that a client that leaves out
-    tool calls or rewrote an early message is still recognised.
+    A client that resends exactly what was said costs one comparison per sent message. Otherwise
+    each message is looked for further back, so that a client that leaves out tool calls or
+    rewrote an early message is still recognised.
     """
     lookback = stored[-max(_LOOKBACK_ITEMS, 4 * len(sent)) :]
-    signatures = [signature_of(item.message) for item in lookback]
-    end = len(signatures)
+    signatures: list[tuple[object, ...]] = []  # of `lookback` from its end, made as needed
+    reached = 0
     repeated: set[int] = set()
-    is_anchored = False
     for i in range(len(sent) - 1, -1, -1):
-        if not is_anchored and sent[i].role != "assistant":
+        if not repeated and sent[i].role != "assistant":
             continue
         wanted = signature_of(sent[i])
-        position = _last_index(signatures, wanted, end)
-        if position is None:
-            continue
-        repeated.add(i)
-        end = position
-        is_anchored = True
+        for back in range(reached, len(lookback)):
+            if back == len(signatures):
+                signatures.append(signature_of(lookback[-1 - back].message))
+            if signatures[back] == wanted:
+                repeated.add(i)
+                reached = back + 1
+                break
     return frozenset(repeated)
-
-
-def _last_index(signatures: Sequence[tuple[object, ...]], wanted: object, end: int) -> int | None:
-    for position in range(end - 1, -1, -1):
-        if signatures[position] == wanted:
-            return position
-    return None
 
 
 def signature_of(message: Message) -> tuple[object, ...]:

@@ -2,65 +2,132 @@
 
 Owns the process-local copies of conversations and the order of the steps. Knows no HTTP, no model
 and no policy; the caller says how many tokens there are and how to count them.
+
+The life of a turn: `open` (one round trip, only what is new since last time), `recognise` the
+request's messages, `build_context` for the chosen model, `append` the new messages, and `append`
+the reply.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
+from memory.building import ContextRequest, context_of
+from memory.context import Shares
 from memory.conversation import Context, Conversation, Item, Message
-from memory.history import Recognised
+from memory.counting import TokenCounter
+from memory.errors import ConversationNotFound
+from memory.history import Recognised, recognise
+from memory.keys import check_conversation_id, is_ours
+from memory.recall import RecallWeights
 from memory.records import Draft
-from memory.store import ConversationStore
+from memory.remembered import Remembered
+from memory.store import Appended, ConversationStore, Loaded
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_LOAD_ITEMS = 2000
+_INLINE_ITEMS = 100
+_MAX_COUNTERS = 16
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryConfig:
     """Bounds of memory in one process; the defaults suit a small box.
 
-    `cache_bytes` bounds the stored JSON of conversations kept in the process.
+    `cache_tokens` bounds the items kept in the process, in rough tokens (about 12 bytes each).
     """
 
-    cache_bytes: int = 64 * 1024 * 1024
-    max_conversations: int = 2000
+    cache_tokens: int = 8_000_000
+    max_conversations: int = 5000
+    shares: Shares = field(default_factory=Shares)
+    recall: RecallWeights = field(default_factory=RecallWeights)
 
 
-@dataclass(slots=True)
 class OpenConversation:
     """A conversation as one turn sees it; append() moves it forward.
 
-    `exists` is False for a name of the caller's making that nothing was stored under yet.
+    Attributes:
+        conversation: its identity and extent.
+        exists: False for a name of the caller's making that nothing was stored under yet.
+        generation: which incarnation of the name this is; None until it exists.
     """
 
-    conversation: Conversation
-    items: Sequence[Item]
-    exists: bool
-    generation: str | None = None
+    __slots__ = ("conversation", "exists", "generation", "remembered")
+
+    def __init__(
+        self, conversation: Conversation, remembered: Remembered | None, generation: str | None
+    ) -> None:
+        self.conversation = conversation
+        self.remembered = remembered
+        self.generation = generation
+        self.exists = generation is not None
+
+    @property
+    def items(self) -> Sequence[Item]:
+        """The items from the root to the tip, oldest first."""
+        if self.remembered is None:
+            return ()
+        return self.remembered.view(self.conversation.n_items)
 
     def recognise(self, sent: Sequence[Message]) -> Recognised:
         """Return which of a request's messages are new (memory.history.recognise)."""
-        raise NotImplementedError
+        return recognise(self.items, sent)
 
 
 class Memory:
-    """Conversations and contexts, over a store."""
+    """Conversations and contexts, over a store.
+
+    Args:
+        store: the log.
+        config: bounds and weights.
+    """
 
     def __init__(self, store: ConversationStore, config: MemoryConfig | None = None) -> None:
         self.store = store
         self.config = config or MemoryConfig()
+        self._held: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
+        self._held_tokens = 0
+        self._counters: OrderedDict[Callable[[str], int], TokenCounter] = OrderedDict()
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory")
+
+    async def close(self) -> None:
+        """Stop the worker thread; safe to call twice."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def open(
         self, tenant: str, conversation_id: str, *, create: bool = False
     ) -> OpenConversation:
         """Return the conversation, in one round trip.
 
+        Args:
+            tenant: whose conversation.
+            conversation_id: its name.
+            create: whether a name of the caller's making may be new; nothing is written yet.
+
         Raises:
             ConversationNotFound: if there is none and `create` is false or the id is `conv_...`.
             InvalidConversationId: if the id is no text of 1 to 256 characters.
         """
-        raise NotImplementedError
+        held = self._held.get((tenant, conversation_id))
+        loaded = await self._load(tenant, conversation_id, held)
+        if loaded is None:
+            self._forget(tenant, conversation_id)
+            if not create or is_ours(conversation_id):
+                raise ConversationNotFound(conversation_id)
+            return blank(tenant, conversation_id)
+        remembered = self._keep(tenant, conversation_id, held, loaded)
+        while len(remembered.items) < loaded.conversation.n_items:
+            more = await self._load(tenant, conversation_id, remembered)
+            if more is None or more.generation != loaded.generation or not more.items:
+                raise ConversationNotFound(conversation_id)
+            remembered = self._keep(tenant, conversation_id, remembered, more)
+        return OpenConversation(loaded.conversation, remembered, loaded.generation)
 
     async def build_context(
         self,
@@ -80,7 +147,8 @@ class Memory:
             opened: the conversation; its items must not hold `new` yet.
             new: the turn's new messages.
             window_tokens: the tokens there are for the prompt (window less room for the reply).
-            count_tokens: the chosen model's own counter of a text's tokens.
+            count_tokens: the chosen model's own counter of a text's tokens; pass the same callable
+                each time, what it counted is remembered per callable.
             instructions: the system prompt of this request; None takes the conversation's.
             reserved_tokens: tokens taken already, by tool definitions and the like.
             use_summary: whether the policy allows a summary.
@@ -89,7 +157,29 @@ class Memory:
         Raises:
             ContextTooLarge: if instructions and the last user message do not fit.
         """
-        raise NotImplementedError
+        wanted = ContextRequest(
+            items=opened.items,
+            new=new,
+            instructions=opened.conversation.instructions if instructions is None else instructions,
+            window_tokens=window_tokens,
+            reserved_tokens=reserved_tokens,
+            use_summary=use_summary,
+            use_recall=use_recall,
+        )
+        counter = self._counter(count_tokens)
+        if opened.remembered is None or len(opened.remembered.items) <= _INLINE_ITEMS:
+            return context_of(
+                wanted, opened.remembered, counter, self.config.shares, self.config.recall
+            )
+        return await asyncio.get_running_loop().run_in_executor(
+            self._worker,
+            context_of,
+            wanted,
+            opened.remembered,
+            counter,
+            self.config.shares,
+            self.config.recall,
+        )
 
     async def append(
         self,
@@ -98,6 +188,7 @@ class Memory:
         *,
         idempotency_key: str | None = None,
         expected_tip: str | None = None,
+        parent: str | None = None,
         instructions: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         retention_s: float | None = None,
@@ -107,7 +198,121 @@ class Memory:
         Creates the conversation where open() was allowed to. A conversation deleted since it was
         opened stays deleted.
 
+        Args:
+            opened: the conversation.
+            messages: what to store, all or none.
+            idempotency_key: the same key and body stores once; see ConversationStore.append.
+            expected_tip: the newest item as the writer knows it.
+            parent: the item the first message follows, where that is not the tip.
+            instructions: the conversation's new instructions; None leaves them.
+            metadata: the conversation's new metadata; None leaves it.
+            retention_s: seconds of silence after which the conversation expires.
+
         Raises:
             ConversationDeleted, TipConflict, IdempotencyMismatch, InvalidItem: as they say.
         """
-        raise NotImplementedError
+        before = opened.conversation
+        appended = await self.store.append_all(
+            before.tenant,
+            before.id,
+            messages,
+            idempotency_key=idempotency_key,
+            expected_tip=expected_tip,
+            expected_generation=opened.generation,
+            parent=parent,
+            create="never" if opened.exists else "missing",
+            instructions=None if instructions == before.instructions else instructions,
+            metadata=metadata,
+            retention_s=retention_s,
+        )
+        self._advance(opened, appended, instructions, metadata)
+        return list(appended.items)
+
+    async def delete(self, tenant: str, conversation_id: str) -> bool:
+        """Delete a conversation and this process's copy of it; False if there was none."""
+        self._forget(tenant, conversation_id)
+        return await self.store.delete(tenant, conversation_id)
+
+    async def _load(
+        self, tenant: str, conversation_id: str, held: Remembered | None
+    ) -> Loaded | None:
+        return await self.store.load(
+            tenant,
+            conversation_id,
+            known=held.loaded if held else None,
+            known_n_items=len(held.items) if held else 0,
+            max_items=_LOAD_ITEMS,
+        )
+
+    def _advance(
+        self,
+        opened: OpenConversation,
+        appended: Appended,
+        instructions: str | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> None:
+        before = opened.conversation
+        after = replace(
+            before,
+            created_at=appended.created_at,
+            n_items=appended.n_items,
+            tip=appended.tip,
+            instructions=before.instructions if instructions is None else instructions,
+            metadata=before.metadata if metadata is None else metadata,
+        )
+        loaded = Loaded(after, appended.generation, appended.epoch, 1, appended.items, ())
+        held = self._held.get((before.tenant, before.id)) or opened.remembered
+        remembered = self._keep(before.tenant, before.id, held, loaded)
+        # Another writer came between: this turn sees what it saw, the next open() fetches the rest.
+        n_seen = min(appended.n_items, len(remembered.items))
+        opened.conversation = replace(after, n_items=n_seen)
+        opened.remembered = remembered
+        opened.generation = appended.generation
+        opened.exists = True
+
+    def _keep(
+        self, tenant: str, conversation_id: str, held: Remembered | None, loaded: Loaded
+    ) -> Remembered:
+        """Return the process's copy with the loaded items added, evicting others past the bound."""
+        key = (tenant, conversation_id)
+        is_same = (
+            held is not None
+            and held.loaded.generation == loaded.generation
+            and held.loaded.epoch == loaded.epoch
+        )
+        remembered = held if held is not None and is_same else Remembered(loaded)
+        self._held_tokens -= self._held[key].size if key in self._held else 0
+        remembered.extend(loaded.items)
+        self._held[key] = remembered
+        self._held.move_to_end(key)
+        self._held_tokens += remembered.size
+        while len(self._held) > 1 and (
+            self._held_tokens > self.config.cache_tokens
+            or len(self._held) > self.config.max_conversations
+        ):
+            _, evicted = self._held.popitem(last=False)
+            self._held_tokens -= evicted.size
+        return remembered
+
+    def _forget(self, tenant: str, conversation_id: str) -> None:
+        evicted = self._held.pop((tenant, conversation_id), None)
+        self._held_tokens -= evicted.size if evicted else 0
+
+    def _counter(self, count_tokens: Callable[[str], int]) -> TokenCounter:
+        counter = self._counters.get(count_tokens)
+        if counter is None:
+            counter = self._counters[count_tokens] = TokenCounter(count_tokens)
+            if len(self._counters) > _MAX_COUNTERS:
+                self._counters.popitem(last=False)
+        self._counters.move_to_end(count_tokens)
+        return counter
+
+
+def blank(tenant: str, conversation_id: str) -> OpenConversation:
+    """Return a conversation of which nothing is known, new or out of reach.
+
+    Raises:
+        InvalidConversationId: if the id is no text of 1 to 256 characters.
+    """
+    check_conversation_id(conversation_id)
+    return OpenConversation(Conversation(conversation_id, tenant, _EPOCH), None, None)

@@ -1,0 +1,113 @@
+"""From a conversation and a new turn to a context: plan, summarise, rank, assemble.
+
+Synchronous and free of waiting, so that it runs in a worker thread for long conversations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from memory.context import Shares, assemble, plan_context, weight_of
+from memory.conversation import Context, Item, Message
+from memory.counting import TokenCounter
+from memory.lexical import best_passage, words_of
+from memory.recall import RecallWeights, rank
+from memory.remembered import Remembered
+from memory.summarize import date_line, segment_ranges, summarise
+
+
+@dataclass(frozen=True, slots=True)
+class ContextRequest:
+    """One turn's wish for a context; see Memory.build_context."""
+
+    items: Sequence[Item]
+    new: Sequence[Message]
+    instructions: str | None
+    window_tokens: int
+    reserved_tokens: int
+    use_summary: bool
+    use_recall: bool
+
+
+def context_of(
+    wanted: ContextRequest,
+    remembered: Remembered | None,
+    counter: TokenCounter,
+    shares: Shares,
+    recall: RecallWeights,
+) -> Context:
+    """Return the context of a turn.
+
+    Raises:
+        ContextTooLarge: if instructions and the last user message do not fit.
+    """
+    items = wanted.items
+    is_plain = remembered is None or remembered.is_linear
+    weights = (
+        remembered.weights
+        if remembered and is_plain
+        else list(accumulate(weight_of(item.message) for item in items))
+    )
+    plan = plan_context(
+        items,
+        wanted.new,
+        weights=weights,
+        instructions=wanted.instructions,
+        limit_tokens=wanted.window_tokens - wanted.reserved_tokens,
+        window_tokens=wanted.window_tokens,
+        counter=counter,
+        shares=shares,
+    )
+    folded = items[: plan.tail_start]
+    query = _query(items, wanted.new)
+    summary, ranked = "", list[Item]()
+    if folded and remembered:
+        if wanted.use_summary and plan.summary_tokens:
+            summary = _summary(folded, plan.summary_tokens, remembered, counter)
+        if wanted.use_recall and query:
+            ranked = rank(folded, query, remembered.indexed(), recall)
+    words = words_of(query)
+    return assemble(
+        plan,
+        instructions=wanted.instructions,
+        summary=summary,
+        ranked=ranked,
+        n_items=len(items),
+        counter=counter,
+        recall_tokens=shares.recall_tokens,
+        excerpt=lambda text, characters: best_passage(text, words, characters),
+    )
+
+
+def _query(items: Sequence[Item], new: Sequence[Message]) -> str:
+    for message in reversed(new):
+        if message.role == "user":
+            return message.text
+    for item in reversed(items):
+        if item.message.role == "user":
+            return item.message.text
+    return ""
+
+
+def _summary(
+    folded: Sequence[Item], limit_tokens: int, remembered: Remembered, counter: TokenCounter
+) -> str:
+    """Return the segments' text; each is worked out once per range, size and counter."""
+    ranges = segment_ranges(len(folded))
+    each = limit_tokens // len(ranges)
+    texts: list[str] = []
+    for part in ranges:
+        source = folded[part.start : part.stop]
+        key = (source[0].id, source[-1].id, each, id(counter))
+        text = remembered.summaries.get(key)
+        if text is None:
+            dates = date_line(source)
+            text = summarise(source, each - counter.text(dates) - 2, counter.text)
+            text = f"{dates}\n{text}" if text else ""
+            if len(remembered.summaries) > 256:
+                remembered.summaries.clear()
+            remembered.summaries[key] = text
+        texts.append(text)
+    return "\n".join(text for text in texts if text)

@@ -1,0 +1,70 @@
+"""A conversation as this process holds it: its items and what was worked out from them.
+
+Only ever grows; a redaction or a new incarnation of the id replaces the whole. Fed from the event
+loop; the index is built by whoever builds contexts, one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from memory.context import weight_of
+from memory.conversation import Item
+from memory.lexical import LexicalIndex
+from memory.store import Loaded
+
+
+class Remembered:
+    """Items of one incarnation of a conversation, with running weights, index and summaries."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self.loaded = loaded
+        self.items: list[Item] = []
+        self.weights: list[int] = []
+        self.index = LexicalIndex()
+        self.summaries: dict[tuple[str, str, int, int], str] = {}
+        self.is_linear = True
+
+    @property
+    def size(self) -> int:
+        """Return a rough size: the weight of the items, near their tokens."""
+        return self.weights[-1] if self.weights else 0
+
+    def extend(self, items: Iterable[Item]) -> None:
+        """Take items that follow directly on those held; others are left for the next load."""
+        for item in items:
+            if item.seq != len(self.items) + 1:
+                continue
+            expected = self.items[-1].id if self.items else None
+            self.is_linear = self.is_linear and item.parent == expected
+            self.weights.append(self.size + weight_of(item.message))
+            self.items.append(item)
+
+    def view(self, n_items: int) -> Sequence[Item]:
+        """Return the path from the root to the tip of the first `n_items`."""
+        if self.is_linear:
+            return self.items[:n_items]
+        by_id = {item.id: item for item in self.items[:n_items]}
+        path: list[Item] = []
+        item: Item | None = self.items[n_items - 1] if n_items else None
+        while item is not None:
+            path.append(item)
+            item = by_id.get(item.parent) if item.parent else None
+        path.reverse()
+        return path
+
+    def indexed(self) -> LexicalIndex:
+        """Return the index over all items held now; mutates it."""
+        for item in self.items[len(self.index) :]:
+            self.index.add(searchable(item))
+        return self.index
+
+
+def searchable(item: Item) -> str:
+    """Return the text an item is found by: its words, and the names and arguments of its calls."""
+    text = item.message.text
+    for call in item.message.tool_calls:
+        function = call.get("function") or {}
+        text = f"{text} {function.get('name', '')} {function.get('arguments', '')}"
+    name = item.metadata.get("name")
+    return f"{name} {text}" if isinstance(name, str) else text
