@@ -84,6 +84,8 @@ def plan_context(
     current, fixed = _current_turn(current_entries, instructions, limit_tokens, counter)
     room = limit_tokens - fixed
     pending = [Entry(message, is_new=True) for message in new[: max(0, n_head - len(items))]]
+    if not pending and current_entries:
+        n_head = _without_repeats(items, n_head, current_entries[0].message)
     head = _Head(items[:n_head], pending, weights, counter)
     start = head.start_within(min(room, shares.verbatim_tokens))
     summary = 0
@@ -178,6 +180,16 @@ def _split_at_last_user(items: Sequence[Item], new: Sequence[Message]) -> tuple[
         if items[i].message.role == "user":
             return i, [*(Entry(item.message, item) for item in items[i:]), *fresh]
     return len(items), fresh
+
+
+def _without_repeats(items: Sequence[Item], n_head: int, message: Message) -> int:
+    """Leave out earlier copies of the user's message that were never answered."""
+    while n_head and message.role == "user":
+        before = items[n_head - 1].message
+        if before.role != "user" or before.content != message.content:
+            break
+        n_head -= 1
+    return n_head
 
 
 def _current_turn(
