@@ -1,17 +1,18 @@
-"""What the gateway itself can fail with, and the one table from any domain error to HTTP.
+"""What the gateway itself can fail with; `http_errors.py` turns it into answers.
 
-    GatewayError
-    ├── RequestError            the caller's fault: a status, a type, a code, a param
-    ├── AuthError               who asks is not known, or may not
-    │   ├── InvalidKey              no key, a wrong, revoked or expired one
-    │   ├── InsufficientScope       the key is good, the act is not among its scopes
-    │   └── AuthUnavailable         the database of keys cannot be read
-    └── BackendError            the upstream's fault
-        ├── BackendUnavailable      refused, reset, 5xx, breaker open; another model may do
-        ├── BackendTimeout          no first token, silence, or the total deadline
-        ├── BackendOverloaded       429 or a full queue, with the upstream's own wait
-        ├── BackendRejected         4xx that will not get better elsewhere on the same model
-        └── BackendBroken           the answer stopped or made no sense after it began
+GatewayError
+├── RequestError            the caller's fault: a status, a type, a code, a param
+├── LedgerAway              money cannot be held, or "once" not promised, and policy refuses
+├── AuthError               who asks is not known, or may not
+│   ├── InvalidKey              no key, a wrong, revoked or expired one
+│   ├── InsufficientScope       the key is good, the act is not among its scopes
+│   └── AuthUnavailable         the database of keys cannot be read
+└── BackendError            the upstream's fault
+    ├── BackendUnavailable      refused, reset, 5xx, breaker open; another model may do
+    ├── BackendTimeout          no first token, silence, or the total deadline
+    ├── BackendOverloaded       429 or a full queue, with the upstream's own wait
+    ├── BackendRejected         4xx that will not get better elsewhere on the same model
+    └── BackendBroken           the answer stopped or made no sense after it began
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class RequestError(GatewayError):
         message: str,
         *,
         status: int = 400,
-        type: str = "invalid_request_error", 
+        type: str = "invalid_request_error",
         code: str | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -42,6 +43,10 @@ class RequestError(GatewayError):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+
+
+class LedgerAway(GatewayError):
+    """The ledger or the idempotency record cannot be reached and the policy says to refuse."""
 
 
 class AuthError(GatewayError):

@@ -14,7 +14,8 @@ from typing import Any
 import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import HttpError, RequestError, http_error_of
+from gateway.errors import RequestError
+from gateway.http_errors import HttpError, http_error_of
 from gateway.telemetry import Metrics
 from gateway.turn import header_value
 

@@ -18,8 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.auth import Authenticator, Principal
 from gateway.backends.base import ReplyDelta
-from gateway.errors import LedgerAway, http_error_of
+from gateway.errors import LedgerAway
 from gateway.front import send_error
+from gateway.http_errors import http_error_of
 from gateway.idempotency import Claim, IdempotencyStore, Outcome
 from gateway.responder import Responder
 from gateway.telemetry import Degradations

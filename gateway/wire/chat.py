@@ -210,7 +210,9 @@ def _conversation_name(chat: ChatBody, headers: Mapping[str, str]) -> str | None
         ("metadata.conversation_id", (chat.metadata or {}).get("conversation_id")),
         (
             "conversation",
-            chat.conversation.get("id") if isinstance(chat.conversation, dict) else chat.conversation,
+            chat.conversation.get("id")
+            if isinstance(chat.conversation, dict)
+            else chat.conversation,
         ),
         ("previous_response_id", chat.previous_response_id),
     ]
@@ -243,7 +245,9 @@ def _tags(text: str) -> tuple[str, ...]:
     tags = tuple(dict.fromkeys(tag.strip() for tag in text.split(",") if tag.strip()))
     if len(tags) > 16 or any(len(tag) > 64 for tag in tags):
         raise RequestError(
-            "At most 16 tags of at most 64 characters.", code="invalid_value", param="x-turnwise-tags"
+            "At most 16 tags of at most 64 characters.",
+            code="invalid_value",
+            param="x-turnwise-tags",
         )
     return tags
 

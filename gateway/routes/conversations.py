@@ -1,0 +1,240 @@
+"""The conversation store over HTTP, shaped as OpenAI's Conversations, and the context dry run.
+
+Source: OpenAI API reference, "Conversations" and "List items".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.auth import Principal
+from gateway.errors import RequestError
+from gateway.routes.dependencies import Wired, require
+from gateway.wire.chat import ChatMessage
+from memory.conversation import Conversation, Item, Message, message_from_wire
+from memory.errors import ConversationNotFound
+from memory.records import Draft
+
+Metadata = dict[str, Any]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class NewItem(ChatMessage):
+    """An item as posted: a message, with optional metadata beside it."""
+
+    metadata: Metadata | None = None
+
+
+class CreateBody(_Body):
+    """`id` is a name of the caller's making; without one a `conv_...` id is made."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    items: Annotated[list[NewItem], Field(max_length=1000)] | None = None
+    metadata: Metadata | None = None
+
+
+class UpdateBody(_Body):
+    """The conversation's metadata, replaced whole."""
+
+    metadata: Metadata
+
+
+class ItemsBody(_Body):
+    """Items to append, all of them or none."""
+
+    items: Annotated[list[NewItem], Field(min_length=1, max_length=1000)]
+
+
+class ContextBody(_Body):
+    """`input` is the next user message, or messages; `model` names whose tokens are counted."""
+
+    input: str | list[ChatMessage]
+    max_tokens: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    model: str | None = None
+
+
+router = APIRouter(prefix="/v1/conversations")
+Caller = Annotated[Principal, Depends(require("conversations"))]
+
+
+@router.post("")
+async def create(wired: Wired, principal: Caller, body: CreateBody | None = None) -> JSONResponse:
+    """Create a conversation."""
+    body = body or CreateBody()
+    conversation = await wired.memory.store.create(
+        principal.tenant.id,
+        body.id,
+        metadata=body.metadata,
+        messages=[_draft(item) for item in body.items or ()],
+    )
+    return JSONResponse(conversation_to_wire(conversation))
+
+
+@router.get("/{conversation_id}")
+async def retrieve(wired: Wired, principal: Caller, conversation_id: str) -> JSONResponse:
+    """Return a conversation."""
+    conversation = await wired.memory.store.get(principal.tenant.id, conversation_id)
+    if conversation is None:
+        raise ConversationNotFound(conversation_id)
+    return JSONResponse(conversation_to_wire(conversation))
+
+
+@router.post("/{conversation_id}")
+async def update(
+    wired: Wired, principal: Caller, conversation_id: str, body: UpdateBody
+) -> JSONResponse:
+    """Replace the metadata."""
+    conversation = await wired.memory.store.set_metadata(
+        principal.tenant.id, conversation_id, body.metadata
+    )
+    return JSONResponse(conversation_to_wire(conversation))
+
+
+@router.delete("/{conversation_id}")
+async def delete(wired: Wired, principal: Caller, conversation_id: str) -> JSONResponse:
+    """Delete a conversation with all that was derived from it."""
+    if not await wired.memory.store.delete(principal.tenant.id, conversation_id):
+        raise ConversationNotFound(conversation_id)
+    return JSONResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
+
+
+@router.post("/{conversation_id}/items")
+async def append(
+    wired: Wired,
+    principal: Caller,
+    conversation_id: str,
+    body: ItemsBody,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> JSONResponse:
+    """Append items; the same Idempotency-Key does it once."""
+    items = await wired.memory.store.append(
+        principal.tenant.id,
+        conversation_id,
+        [_draft(item) for item in body.items],
+        idempotency_key=idempotency_key,
+    )
+    return JSONResponse(_list_to_wire(items, has_more=False))
+
+
+@router.get("/{conversation_id}/items")
+async def items(
+    wired: Wired,
+    principal: Caller,
+    conversation_id: str,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: str | None = None,
+    order: Literal["asc", "desc"] = "desc",
+) -> JSONResponse:
+    """Return a page of items."""
+    page = await wired.memory.store.items(
+        principal.tenant.id, conversation_id, after=after, limit=limit, order=order
+    )
+    return JSONResponse(_list_to_wire(page.items, has_more=page.has_more))
+
+
+@router.get("/{conversation_id}/items/{item_id}")
+async def item(wired: Wired, principal: Caller, conversation_id: str, item_id: str) -> JSONResponse:
+    """Return one item."""
+    found = await wired.memory.store.item(principal.tenant.id, conversation_id, item_id)
+    return JSONResponse(item_to_wire(found))
+
+
+@router.delete("/{conversation_id}/items/{item_id}")
+async def redact(
+    wired: Wired, principal: Caller, conversation_id: str, item_id: str
+) -> JSONResponse:
+    """Erase the content of one item; its place stays."""
+    await wired.memory.store.redact(principal.tenant.id, conversation_id, item_id)
+    conversation = await wired.memory.store.get(principal.tenant.id, conversation_id)
+    if conversation is None:
+        raise ConversationNotFound(conversation_id)
+    return JSONResponse(conversation_to_wire(conversation))
+
+
+@router.post("/{conversation_id}/context")
+async def context(
+    wired: Wired, principal: Caller, conversation_id: str, body: ContextBody
+) -> JSONResponse:
+    """Return what the model would see, without asking it."""
+    count, window_tokens = wired.counter_of(body.model)
+    opened = await wired.memory.open(principal.tenant.id, conversation_id)
+    built = await wired.memory.build_context(
+        opened,
+        _input_messages(body.input),
+        window_tokens=body.max_tokens or window_tokens,
+        count_tokens=count,
+    )
+    return JSONResponse(
+        {
+            "messages": [message.to_wire() for message in built.messages],
+            "tokens": built.tokens,
+            "parts": {
+                "summary": built.summary,
+                "recalled": list(built.recalled),
+                "recent": list(built.recent),
+            },
+            "left_out": built.n_left_out,
+        }
+    )
+
+
+def conversation_to_wire(conversation: Conversation) -> dict[str, Any]:
+    """Return the conversation object."""
+    return {
+        "id": conversation.id,
+        "object": "conversation",
+        "created_at": int(conversation.created_at.timestamp()),
+        "metadata": dict(conversation.metadata),
+        "n_items": conversation.n_items,
+    }
+
+
+def item_to_wire(item: Item) -> dict[str, Any]:
+    """Return one item: `{id, seq, role, content, metadata, created_at}`, tool calls beside."""
+    return {
+        "id": item.id,
+        "object": "conversation.item",
+        "type": "message",
+        "seq": item.seq,
+        **item.message.to_wire(),
+        "metadata": dict(item.metadata),
+        "created_at": int(item.created_at.timestamp()),
+    }
+
+
+def _list_to_wire(items: list[Item] | tuple[Item, ...], *, has_more: bool) -> dict[str, Any]:
+    return {
+        "object": "list",
+        "data": [item_to_wire(item) for item in items],
+        "first_id": items[0].id if items else None,
+        "last_id": items[-1].id if items else None,
+        "has_more": has_more,
+    }
+
+
+def _draft(item: NewItem) -> Draft:
+    wire = item.model_dump(exclude_unset=True)
+    metadata = wire.pop("metadata", None) or {}
+    wire.pop("type", None)
+    if "content" not in wire and not wire.get("tool_calls"):
+        raise RequestError(
+            "Missing required parameter: 'items[].content'.",
+            code="missing_required_parameter",
+            param="items[].content",
+        )
+    return Draft(message_from_wire(wire), metadata)
+
+
+def _input_messages(given: str | list[ChatMessage]) -> list[Message]:
+    if isinstance(given, str):
+        return [Message(role="user", content=given)]
+    if not given:
+        raise RequestError("'input' is empty.", code="invalid_value", param="input")
+    return [message_from_wire(message.model_dump(exclude_unset=True)) for message in given]

@@ -1,0 +1,137 @@
+"""TurnMemory: what one turn reads from memory and writes to it, and what happens when it cannot.
+
+Stateless turns pass through untouched. A turn with a named conversation is answered from the store;
+when the store does not answer, the turn goes on with what the caller sent and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from gateway.token_count import TokenCounter, count_messages
+from gateway.turn import Turn
+from memory.conversation import Context, Message
+from memory.memory import Memory, OpenConversation
+from policies.policy import MemoryRules
+
+STORE_FAILURES = (RedisError, OSError, TimeoutError)
+_N_RECENT = 8  # messages before the turn's own that routing looks at
+
+
+class TurnMemory:
+    """The memory of one turn.
+
+    Args:
+        memory: the conversations.
+        turn: what was asked.
+        tenant: whose conversations they are.
+        rules: what the policy allows memory to do.
+        on_failure: told of each failure that the turn survives.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        turn: Turn,
+        tenant: str,
+        rules: MemoryRules,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._memory = memory
+        self._turn = turn
+        self._tenant = tenant
+        self._rules = rules
+        self._on_failure = on_failure
+        self._opened: OpenConversation | None = None
+        self._new: tuple[Message, ...] = turn.messages
+        self._instructions: str | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether a stored conversation stands behind the turn."""
+        return self._opened is not None
+
+    async def open(self) -> None:
+        """Load the named conversation and find which of the sent messages are new.
+
+        Raises:
+            memory.errors.MemoryFault: the name is wrong, unknown or deleted.
+        """
+        name = self._turn.conversation
+        if name is None:
+            return
+        try:
+            opened = await self._memory.open(self._tenant, name, create=True)
+        except STORE_FAILURES as error:
+            self._on_failure(error)
+            return
+        recognised = opened.recognise(self._turn.messages)
+        self._opened = opened
+        self._new = recognised.new
+        self._instructions = recognised.instructions
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The recent conversation with the turn's own messages at its end, for routing."""
+        if self._opened is None:
+            return self._turn.messages
+        recent = [item.message for item in self._opened.items[-_N_RECENT:]]
+        system = [Message("system", self._instructions)] if self._instructions else []
+        return [*system, *recent, *self._new]
+
+    @property
+    def n_items(self) -> int:
+        """How many items are stored before this turn; 0 when stateless."""
+        return self._opened.conversation.n_items if self._opened else 0
+
+    def needed_tokens(self, count: TokenCounter) -> int:
+        """Return the tokens that any model's prompt must hold: all of it, or the new part."""
+        needed = self._turn.messages if self._opened is None else self._new
+        return count_messages(needed, count, self._turn.params.get("tools"))
+
+    async def context_for(self, window_tokens: int, count: TokenCounter) -> Context:
+        """Return the context for a model that has this much room for the prompt.
+
+        Raises:
+            memory.errors.ContextTooLarge: instructions and the last user message do not fit.
+        """
+        tools: Any = self._turn.params.get("tools")
+        if self._opened is None:
+            messages = self._turn.messages
+            return Context(messages, count_messages(messages, count, tools))
+        return await self._memory.build_context(
+            self._opened,
+            self._new,
+            window_tokens=window_tokens,
+            count_tokens=count,
+            instructions=self._instructions,
+            reserved_tokens=count_messages((), count, tools),
+            use_summary=self._rules.summary,
+            use_recall=self._rules.recall,
+        )
+
+    async def append_new(self) -> None:
+        """Store the turn's new messages: from here on they are not lost."""
+        await self._append(self._new, self._instructions)
+
+    async def append_reply(self, reply: Message) -> None:
+        """Store the model's reply."""
+        await self._append((reply,), None)
+
+    async def _append(self, messages: Sequence[Message], instructions: str | None) -> None:
+        if self._opened is None or not messages:
+            return
+        try:
+            await self._memory.append(
+                self._opened,
+                messages,
+                instructions=instructions,
+                retention_s=self._rules.retention_days * 86_400.0
+                if self._rules.retention_days
+                else None,
+            )
+        except STORE_FAILURES as error:
+            self._on_failure(error)
