@@ -57,8 +57,8 @@ def terms_of(text: str) -> Counter[str]:
             terms.update(word[i : i + 2] for i in range(max(1, len(word) - 1)))
         else:
             terms[word] += 1
-            for i in range(len(word) - 2):
-                terms["#" + word[i : i + 3]] += 1
+            marked = "^" + word  # the first trigram also says that the word begins here
+            terms.update("#" + marked[i : i + 3] for i in range(len(marked) - 2))
     return terms
 
 
