@@ -187,7 +187,7 @@ def load_settings(
         policies.errors.DocumentErrors: a value is missing, misspelt or out of range.
         OSError: the file cannot be read or the state folder cannot be written.
     """
-    from gateway.settings_schema import read_configuration
+    from gateway.settings_reader import read_configuration
 
     if path is None and environ.get(CONFIG_VARIABLE):
         path = Path(environ[CONFIG_VARIABLE])
@@ -197,23 +197,33 @@ def load_settings(
 def secret_in(path: Path, make: Callable[[], str]) -> str:
     """Return the secret kept in a file, made on first use and readable by its owner alone."""
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        kept = path.read_text(encoding="utf-8").strip()
     except FileNotFoundError:
-        text = ""
-    if text:
-        return text
+        kept = ""
+    return kept or keep_secret(path, make(), is_first=True)
+
+
+def keep_secret(path: Path, secret: str, *, is_first: bool = False) -> str:
+    """Put a secret into a file that its owner alone can read, and return what the file holds.
+
+    Args:
+        path: the file; its folder is made.
+        secret: the text.
+        is_first: True gives way to what another process has put there meanwhile.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = make()
-    # Written whole beside its place and linked there, so that of two first starts one wins and
-    # neither reads half a secret.
+    # Written whole beside its place and put there in one step, so that nobody reads half a secret.
     draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text + "\n")
     try:
-        os.link(draft, path)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(secret + "\n")
+        if is_first:
+            os.link(draft, path)
+        else:
+            draft.replace(path)
     except FileExistsError:
-        text = path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8").strip()
     finally:
-        draft.unlink()
-    return text
+        draft.unlink(missing_ok=True)
+    return secret

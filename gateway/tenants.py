@@ -28,6 +28,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
 
 from gateway.keys import ADMIN_SCOPE, DEFAULT_SCOPES, hash_of, id_of, new_key
 from gateway.settings import TenantSettings
@@ -129,7 +130,7 @@ class TenantStore:
         A tenant changed over the admin API keeps that change. A key that left the file is dropped.
         Safe to run in several processes at once.
         """
-        await self._run(lambda: metadata.create_all(self._engine))
+        await self._run(self._create_tables)
         if tenants is not None:
             await self._change(lambda connection: self._seed(connection, tenants))
 
@@ -251,6 +252,13 @@ class TenantStore:
         """Return a number that any change in any process raises."""
         query = select(_version.c.version)
         return int(await self._read(lambda connection: connection.execute(query).scalar() or 0))
+
+    def _create_tables(self) -> None:
+        with self._engine.begin() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+                for index in table.indexes:
+                    connection.execute(CreateIndex(index, if_not_exists=True))
 
     def _seed(self, connection: Connection, tenants: Mapping[str, TenantSettings]) -> None:
         now_us = _to_us(self._clock())
