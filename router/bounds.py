@@ -1,0 +1,115 @@
+"""Which tiers the policy leaves open for a turn: boundary, then ceiling, then floor.
+
+Owns how rules apply to facts, and that an unknown fact triggers a rule that restricts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from policies.budget import BudgetState
+from policies.policy import Policy, Rule
+from router.labels import Labels
+from router.reasons import Exclusion
+from router.request import RouteRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The open range of tiers, both ends included, and what set each end.
+
+    `boundaries` all bind at once: the policy's own and those of its rules.
+    """
+
+    low: int
+    high: int
+    low_by: Exclusion
+    high_by: Exclusion
+    boundaries: tuple[str, ...]
+
+    def exclusion_of(self, tier_index: int) -> Exclusion | None:
+        """Return what closes a tier, None where it is open."""
+        if tier_index > self.high:
+            return self.high_by
+        if tier_index < self.low:
+            return self.low_by
+        return None
+
+
+def bounds_of(
+    request: RouteRequest, labels: Labels, policy: Policy, budget_state: BudgetState | None
+) -> Bounds:
+    """Return the tiers that policy, rules, budget ladder and caller leave open.
+
+    The lowest ceiling and the highest floor win; where they cross, the ceiling does.
+    """
+    index = {tier.name: position for position, tier in enumerate(policy.tiers)}
+    floors = [(index[policy.floor], Exclusion.FLOOR)]
+    ceilings = [(index[policy.ceiling], Exclusion.CEILING)]
+    boundaries = [policy.boundary]
+    for rule in _applying(policy.rules, _facts_of(request, labels)):
+        if rule.floor is not None:
+            floors.append((index[rule.floor], Exclusion.RULE))
+        if rule.ceiling is not None:
+            ceilings.append((index[rule.ceiling], Exclusion.RULE))
+        if rule.boundary is not None:
+            boundaries.append(rule.boundary)
+    ladder = _ladder_ceiling(policy, budget_state)
+    if ladder is not None:
+        ceilings.append((index[ladder], Exclusion.BUDGET))
+    if request.min_tier in index:
+        floors.append((index[request.min_tier], Exclusion.MIN_TIER))
+    high, high_by = min(ceilings, key=lambda end: end[0])
+    low, low_by = max(floors, key=lambda end: end[0])
+    return Bounds(min(low, high), high, low_by, high_by, tuple(dict.fromkeys(boundaries)))
+
+
+def _facts_of(request: RouteRequest, labels: Labels) -> Mapping[str, Any]:
+    return {
+        "language": labels.language,
+        "task": labels.task,
+        "domain": labels.domain,
+        "difficulty": labels.difficulty,
+        "pii": labels.pii,
+        "unsafe": labels.unsafe,
+    }
+
+
+def _applying(rules: tuple[Rule, ...], facts: Mapping[str, Any]) -> list[Rule]:
+    """Return the rules that apply: the first whose facts hold, and those that might hold.
+
+    A rule that only might hold (a fact it asks for is unknown) applies beside the first match, or
+    a guess would hide a rule that certainly holds. Every rule restricts: floors are only raised,
+    ceilings only lowered, boundaries only added.
+    """
+    applying: list[Rule] = []
+    for rule in rules:
+        verdicts = [_holds(facts.get(name), wanted) for name, wanted in rule.when.items()]
+        if all(verdicts):
+            applying.append(rule)
+            break
+        if all(verdict is not False for verdict in verdicts):
+            applying.append(rule)
+    return applying
+
+
+def _holds(fact: Any, wanted: Any) -> bool | None:
+    if fact is None:
+        return None
+    if isinstance(wanted, (list, tuple, frozenset, set)):
+        return fact in wanted
+    return bool(fact == wanted)
+
+
+def _ladder_ceiling(policy: Policy, state: BudgetState | None) -> str | None:
+    """Return the ceiling of the highest rung that spending has reached, None below the first."""
+    if policy.budget is None or state is None:
+        return None
+    reached = [
+        rung
+        for rung in policy.budget.ladder
+        if rung.ceiling is not None and state.used_share >= rung.at
+    ]
+    return reached[-1].ceiling if reached else None
