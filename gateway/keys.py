@@ -11,7 +11,7 @@ import re
 import secrets
 from datetime import datetime
 
-TENANT_SCOPES = ("chat", "conversations", "costs", "models", "route", "turns", "min_tier")
+TENANT_SCOPES = ("chat", "conversations", "costs", "route", "turns", "min_tier")
 ADMIN_SCOPE = "admin"
 DEFAULT_SCOPES = frozenset(TENANT_SCOPES) - {"min_tier"}
 
