@@ -84,5 +84,6 @@ if ! is_new_enough "$venv/bin/python"; then
 fi
 
 say "setup: installing turnwise[$extras] into $venv (once; a few minutes where nothing is cached)"
-install -c constraints.txt -e ".[$extras]"
+# Not compiled ahead: most of it is never imported, and what is compiles on its first import.
+install --no-compile -c constraints.txt -e ".[$extras]"
 prefer_gpu
