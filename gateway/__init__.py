@@ -1,1 +1,1 @@
-
+"""Speaks HTTP and wires everything together."""

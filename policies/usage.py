@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import ROUND_HALF_UP, Decimal
+
+from policies.catalog import Price
+from policies.errors import UnknownRate
+
+_PER_MILLION = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +28,123 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     is_estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What an attempt cost: whole millionths of a US dollar and of the tenant's currency.
+
+    `rate` is units of `currency` for one US dollar on `rate_date`, kept with the row for ever.
+    """
+
+    usd_micro: int
+    micro: int
+    currency: str
+    rate: Decimal
+    rate_date: date
+
+
+class Rates:
+    """Dated exchange rates from US dollars; an amount keeps the rate of its day."""
+
+    def __init__(self, rates: Mapping[str, Sequence[tuple[date, Decimal]]]) -> None:
+        """Take, by currency, the first day and the rate of each span."""
+        self._rates = {currency: sorted(spans) for currency, spans in rates.items()}
+
+    def rate_on(self, currency: str, day: date) -> tuple[Decimal, date]:
+        """Return units of the currency for one US dollar, and the day the rate is from.
+
+        Raises:
+            UnknownRate: no span covers the day.
+        """
+        if currency == "USD":
+            return Decimal(1), day
+        for first, rate in reversed(self._rates.get(currency, ())):
+            if first <= day:
+                return rate, first
+        raise UnknownRate(currency, day)
+
+
+def cost_of(
+    usage: Usage,
+    price: Price | None,
+    *,
+    currency: str,
+    rates: Rates,
+    at: datetime,
+    busy_s: float | None = None,
+    provider_cost_usd: str | None = None,
+) -> Cost | None:
+    """Return what an attempt cost, None where the price is unknown.
+
+    The charge that the provider itself reported goes before the declared price. Cached tokens are
+    priced once, at their own price where there is one. Rounded once, half up, to a micro-unit.
+
+    Raises:
+        UnknownRate: no exchange rate for the day.
+    """
+    usd = _reported(provider_cost_usd)
+    if usd is None:
+        usd = usd_of(usage, price, busy_s)
+    if usd is None:
+        return None
+    rate, rate_date = rates.rate_on(currency, at.date())
+    return Cost(_micro(usd), _micro(usd * rate), currency, rate, rate_date)
+
+
+def usd_of(usage: Usage, price: Price | None, busy_s: float | None = None) -> Decimal | None:
+    """Return the exact cost in US dollars, None where the price does not cover the usage."""
+    if price is None:
+        return None
+    if price.busy_second_usd is not None and busy_s is not None:
+        return price.busy_second_usd * Decimal(repr(busy_s))
+    if price.input_usd_per_mtok is None or price.output_usd_per_mtok is None:
+        return Decimal(0) if price.busy_second_usd is not None else None
+    cached_price = price.cached_input_usd_per_mtok
+    if cached_price is None:
+        cached_price = price.input_usd_per_mtok
+    write_price = price.cache_write_usd_per_mtok
+    if write_price is None:
+        write_price = price.input_usd_per_mtok
+    plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
+    return (
+        price.input_usd_per_mtok * plain
+        + cached_price * usage.cached_input_tokens
+        + write_price * usage.cache_write_tokens
+        + price.output_usd_per_mtok * usage.output_tokens
+    ) / _PER_MILLION
+
+
+def worst_case_usd(
+    price: Price | None, *, input_tokens: int, output_tokens: int, busy_s: float
+) -> Decimal | None:
+    """Return the most an attempt of these bounds can cost, None where the price is unknown.
+
+    A local model is charged by busy time; `busy_s` bounds it.
+    """
+    if price is None:
+        return None
+    usage = Usage(input_tokens, output_tokens)
+    by_tokens = usd_of(usage, price)
+    by_time = price.busy_second_usd * Decimal(repr(busy_s)) if price.busy_second_usd else None
+    known = [usd for usd in (by_tokens, by_time) if usd is not None]
+    return max(known) if known else None
+
+
+def to_micro(usd: Decimal, rate: Decimal) -> int:
+    """Return an amount of US dollars in whole millionths of the currency with this rate."""
+    return _micro(usd * rate)
+
+
+def _micro(amount: Decimal) -> int:
+    return int((amount * _PER_MILLION).to_integral_value(ROUND_HALF_UP))
+
+
+def _reported(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        amount = Decimal(text)
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() and amount >= 0 else None

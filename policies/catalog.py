@@ -1,0 +1,53 @@
+"""The models there are: where they run, how much they hold, what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs, in US dollars; None is unknown, zero is free.
+
+    Token prices are per million tokens. `busy_second_usd` is the price of one second of a local
+    engine's busy time; with it, token prices may be left out.
+    """
+
+    input_usd_per_mtok: Decimal | None = None
+    cached_input_usd_per_mtok: Decimal | None = None
+    cache_write_usd_per_mtok: Decimal | None = None
+    output_usd_per_mtok: Decimal | None = None
+    busy_second_usd: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of the catalogue; `region` None is outside every boundary but `any`."""
+
+    name: str
+    backend: str
+    upstream_name: str
+    context_tokens: int
+    max_output_tokens: int | None = None
+    price: Price | None = None
+    supports: frozenset[str] = field(default_factory=frozenset)
+    region: str | None = None
+    is_simulated: bool = False
+
+
+class ModelCatalog(Mapping[str, ModelSpec]):
+    """Every model by its catalogue name."""
+
+    def __init__(self, models: Mapping[str, ModelSpec]) -> None:
+        self._models = dict(models)
+
+    def __getitem__(self, name: str) -> ModelSpec:
+        return self._models[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)

@@ -1,0 +1,177 @@
+"""YAML documents whose mistakes are told with file, line, field, value, and what is allowed.
+
+Owns parsing with positions and the translation of pydantic's complaints. Knows no schema.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from policies.errors import DocumentErrors
+
+Path = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
+_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentError:
+    """One mistake; `line` counts from 1, None where the document has no lines (JSON bodies)."""
+
+    file: str
+    line: int | None
+    field: str
+    value: str
+    allowed: str
+    nearest: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        text = f"{place}: {self.field or '(document)'}: {self.value} is not allowed; {self.allowed}"
+        return f"{text}; did you mean {self.nearest!r}?" if self.nearest else text
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed document: plain data, and the line on which each field stands."""
+
+    data: Any
+    source: str
+    lines: Mapping[Path, int]
+
+    def error(
+        self, path: Sequence[str | int], value: object, allowed: str, nearest: str | None = None
+    ) -> DocumentError:
+        """Return the error that the value at this path is not allowed."""
+        steps = tuple(path)
+        while steps and steps not in self.lines:
+            steps = steps[:-1]
+        return DocumentError(
+            self.source, self.lines.get(steps), _field(path), _shown(value), allowed, nearest
+        )
+
+
+def load_document(text: str, source: str) -> Document:
+    """Return the document of a YAML (or JSON) text.
+
+    Raises:
+        DocumentErrors: the text is not YAML, names a key twice, or holds no mapping.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise DocumentErrors(
+            [DocumentError(source, line, "", "this text", f"it must be YAML: {error.problem}")]
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise DocumentErrors(
+            [DocumentError(source, None, "", "this text", f"it must be YAML: {error}")]
+        ) from error
+    lines: dict[Path, int] = {}
+    twice: list[DocumentError] = []
+    if node is not None:
+        _walk(node, (), lines, twice, source)
+    if twice:
+        raise DocumentErrors(twice)
+    if not isinstance(data, dict):
+        raise DocumentErrors(
+            [DocumentError(source, 1, "", _shown(data), "a mapping of keys to values is needed")]
+        )
+    return Document(data, source, lines)
+
+
+def _walk(
+    node: yaml.Node, path: Path, lines: dict[Path, int], twice: list[DocumentError], source: str
+) -> None:
+    lines.setdefault(path, node.start_mark.line + 1)
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            name = str(key.value)
+            line = key.start_mark.line + 1
+            if name in seen:
+                field = _field((*path, name))
+                twice.append(DocumentError(source, line, field, name, "a key stands once"))
+            seen.add(name)
+            lines[(*path, name)] = line
+            _walk(value, (*path, name), lines, twice, source)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[(*path, index)] = value.start_mark.line + 1
+            _walk(value, (*path, index), lines, twice, source)
+
+
+def validate(model: type[M], document: Document) -> M:
+    """Return the document's data as the pydantic model.
+
+    Raises:
+        DocumentErrors: every wrong value of the document.
+    """
+    try:
+        return model.model_validate(document.data)
+    except ValidationError as error:
+        problems = [_translate(model, document, problem) for problem in error.errors()]
+        raise DocumentErrors(sorted(problems, key=lambda found: found.line or 0)) from error
+
+
+def _translate(model: type[BaseModel], document: Document, problem: Any) -> DocumentError:
+    path = tuple(step for step in problem["loc"] if _is_in(document, step, problem["loc"]))
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        name = str(problem["loc"][-1])
+        known = _names_at(model, problem["loc"][:-1])
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        allowed = "known keys are " + ", ".join(known) if known else "no key is known here"
+        return document.error(problem["loc"], name, allowed, near[0] if near else None)
+    if kind == "missing":
+        return document.error(problem["loc"], "nothing", "a value is required")
+    nearest = None
+    if kind in ("literal_error", "enum") and isinstance(value, str):
+        options = str(problem.get("ctx", {}).get("expected", "")).replace(" or ", ", ")
+        names = [option.strip("' ") for option in options.split(",")]
+        nearest = next(iter(difflib.get_close_matches(value, names, n=1, cutoff=0.5)), None)
+    message = problem["msg"].removeprefix("Value error, ")
+    return document.error(path, value, message[:1].lower() + message[1:], nearest)
+
+
+def _is_in(document: Document, step: Any, location: Sequence[Any]) -> bool:
+    """Return whether a step of pydantic's location names something the author wrote."""
+    return any(step in path for path in document.lines) or step == location[-1]
+
+
+def _names_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
+    """Return the keys that the model knows at a location, [] where it is no model."""
+    found: list[type[BaseModel]] = [model]
+    for step in location:
+        following: list[type[BaseModel]] = []
+        for owner in found:
+            info = owner.model_fields.get(str(step))
+            following += _models_in(info.annotation) if info else [owner]
+        found = following
+    return sorted({name for owner in found for name in owner.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]
+
+
+def _field(path: Sequence[str | int]) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

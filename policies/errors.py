@@ -1,0 +1,78 @@
+"""What policies and money can fail with.
+
+PolicyError
+├── DocumentErrors       a YAML document holds wrong values, each with file, line and field
+├── UnknownPolicy        a tenant names a policy that exists nowhere
+├── PolicyConflict       somebody else changed the policy first (If-Match)
+├── UnknownRate          no exchange rate for a currency on a day
+├── BudgetExceeded       the hold does not fit what is left
+└── LedgerUnavailable    no reservation possible: Redis or the books do not answer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from policies.document import DocumentError
+
+
+class PolicyError(Exception):
+    """Base of everything this package raises on its own account."""
+
+
+class DocumentErrors(PolicyError):
+    """A document holds wrong values; `errors` has at least one, in the order of the file."""
+
+    def __init__(self, errors: Sequence[DocumentError]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("\n".join(str(error) for error in self.errors))
+
+
+class UnknownPolicy(PolicyError):
+    """No file and no stored version has this name."""
+
+    def __init__(self, name: str, nearest: str | None = None) -> None:
+        hint = f"; did you mean {nearest!r}?" if nearest else ""
+        super().__init__(f"there is no policy {name!r}{hint}")
+        self.name = name
+
+
+class PolicyConflict(PolicyError):
+    """The policy has moved on since the caller read it; `etag` is what stands now."""
+
+    def __init__(self, etag: str | None) -> None:
+        super().__init__(f"the policy was changed meanwhile; its ETag is {etag}")
+        self.etag = etag
+
+
+class UnknownRate(PolicyError):
+    """No exchange rate is known for the currency on that day."""
+
+    def __init__(self, currency: str, day: date) -> None:
+        super().__init__(f"no USD_{currency} rate is known for {day.isoformat()}; add one under fx")
+        self.currency = currency
+        self.day = day
+
+
+class BudgetExceeded(PolicyError):
+    """The hold of a turn does not fit what is left of the budget; amounts in micro-units."""
+
+    def __init__(
+        self, tenant: str, *, limit_micro: int, left_micro: int, currency: str, resets_at: datetime
+    ) -> None:
+        super().__init__(
+            f"The budget of {limit_micro / 1e6:.2f} {currency} is spent; "
+            f"it resets at {resets_at.isoformat()}."
+        )
+        self.tenant = tenant
+        self.limit_micro = limit_micro
+        self.left_micro = left_micro
+        self.currency = currency
+        self.resets_at = resets_at
+
+
+class LedgerUnavailable(PolicyError):
+    """Money cannot be held or settled because its store does not answer."""
