@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from policies.budget import BudgetState
-from policies.policy import Policy, Rule
+from policies.catalog import ModelCatalog, ModelSpec
+from policies.policy import Policy, Rule, Tier
 from router.labels import Labels
 from router.reasons import Exclusion
 from router.request import RouteRequest
@@ -39,17 +40,22 @@ class Bounds:
 
 
 def bounds_of(
-    request: RouteRequest, labels: Labels, policy: Policy, budget_state: BudgetState | None
+    request: RouteRequest,
+    labels: Labels,
+    policy: Policy,
+    catalog: ModelCatalog,
+    budget_state: BudgetState | None,
 ) -> Bounds:
     """Return the tiers that policy, rules, budget ladder and caller leave open.
 
-    The lowest ceiling and the highest floor win; where they cross, the ceiling does.
+    The lowest ceiling and the highest floor win; where they cross, the ceiling does. A floor above
+    every tier with a model inside the boundary gives way to the highest that has one.
     """
     index = {tier.name: position for position, tier in enumerate(policy.tiers)}
     floors = [(index[policy.floor], Exclusion.FLOOR)]
     ceilings = [(index[policy.ceiling], Exclusion.CEILING)]
     boundaries = [policy.boundary]
-    for rule in _applying(policy.rules, _facts_of(request, labels)):
+    for rule in _applying(policy.rules, _facts_of(labels)):
         if rule.floor is not None:
             floors.append((index[rule.floor], Exclusion.RULE))
         if rule.ceiling is not None:
@@ -63,10 +69,34 @@ def bounds_of(
         floors.append((index[request.min_tier], Exclusion.MIN_TIER))
     high, high_by = min(ceilings, key=lambda end: end[0])
     low, low_by = max(floors, key=lambda end: end[0])
-    return Bounds(min(low, high), high, low_by, high_by, tuple(dict.fromkeys(boundaries)))
+    low = min(low, high)
+    inside = [
+        position
+        for position, tier in enumerate(policy.tiers)
+        if position <= high and _has_model_inside(tier, boundaries, catalog)
+    ]
+    if inside and inside[-1] < low:
+        low = inside[-1]
+    return Bounds(low, high, low_by, high_by, tuple(dict.fromkeys(boundaries)))
 
 
-def _facts_of(request: RouteRequest, labels: Labels) -> Mapping[str, Any]:
+def is_inside(spec: ModelSpec, boundary: str) -> bool:
+    """Return whether a model lies inside a boundary: any, on_premises or region:<name>.
+
+    A model whose region is unknown is outside every boundary but `any`, and on_premises names no
+    region: a boundary that is unsure keeps the data in.
+    """
+    if boundary == "any":
+        return True
+    return spec.region is not None and spec.region == boundary.removeprefix("region:")
+
+
+def _has_model_inside(tier: Tier, boundaries: list[str], catalog: ModelCatalog) -> bool:
+    specs = (catalog.get(name) for name in tier.models)
+    return any(spec and all(is_inside(spec, b) for b in boundaries) for spec in specs)
+
+
+def _facts_of(labels: Labels) -> Mapping[str, Any]:
     return {
         "language": labels.language,
         "task": labels.task,

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from policies.catalog import ModelCatalog, ModelSpec
 from policies.policy import Policy
-from router.bounds import Bounds
+from router.bounds import Bounds, is_inside
 from router.reasons import SOFT_EXCLUSIONS, Exclusion
 from router.request import AUTO, BEST, FAST, Load, RouteRequest
 
 _MICRO = 1_000_000
+# From below for small models on a processor: an estimate that errs on the dear side.
+PREFILL_TOKENS_PER_S = 500
+DECODE_TOKENS_PER_S = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Candidate:
 
     `excluded_by` is None where it may serve. `estimated_cost_micro` is the worst case of this turn
     in millionths of a US dollar (all input cold, all of the output allowance used), None where the
-    price is unknown or the model is billed by time and its speed is unknown.
+    price is unknown.
     """
 
     model: str
@@ -51,7 +55,7 @@ def candidates_of(
     catalog: ModelCatalog,
     load: Mapping[str, Load],
 ) -> tuple[Candidate, ...]:
-    """Return all models of the policy, cheapest tier first, in order of preference inside a tier."""
+    """Return all models of the policy, cheapest tier first, by preference inside a tier."""
     found = []
     for index, tier in enumerate(policy.tiers):
         for name in tier.models:
@@ -107,32 +111,30 @@ def _strain(load: Load | None, policy: Policy) -> Exclusion | None:
     return None
 
 
-def is_inside(spec: ModelSpec, boundary: str) -> bool:
-    """Return whether a model lies inside a boundary: any, on_premises or region:<name>.
-
-    A model whose region is unknown is outside every boundary but `any`, and on_premises names no
-    region: a boundary that is unsure keeps the data in.
-    """
-    if boundary == "any":
-        return True
-    return spec.region is not None and spec.region == boundary.removeprefix("region:")
-
-
 def estimated_cost_micro(
-    spec: ModelSpec, input_tokens: int, output_tokens: int, cached_tokens: int = 0
+    spec: ModelSpec, input_tokens: int, output_tokens: int, warm_tokens: int = 0
 ) -> int | None:
-    """Return the cost of a turn in millionths of a US dollar, rounded up, None when unknown."""
+    """Return the cost of a turn in millionths of a US dollar, rounded up, None when unknown.
+
+    It compares models before the call; what is charged is computed from real usage elsewhere.
+    A model billed by its busy time is taken at the speed of a small model on a processor.
+    """
     price = spec.price
-    if price is None or price.input_usd_per_mtok is None or price.output_usd_per_mtok is None:
+    if price is None:
         return None
-    cached_tokens = min(cached_tokens, input_tokens)
-    cached_price = price.cached_input_usd_per_mtok
-    if cached_price is None:
-        cached_price = price.input_usd_per_mtok
-    # USD per million tokens times tokens is millionths of a dollar.
-    usd_micro = (
-        price.input_usd_per_mtok * (input_tokens - cached_tokens)
-        + cached_price * cached_tokens
-        + price.output_usd_per_mtok * output_tokens
-    )
-    return int(usd_micro.to_integral_value(rounding="ROUND_CEILING")) if usd_micro else 0
+    warm_tokens = min(warm_tokens, input_tokens)
+    if price.input_usd_per_mtok is not None and price.output_usd_per_mtok is not None:
+        warm_price = price.cached_input_usd_per_mtok
+        # USD per million tokens times tokens is millionths of a dollar.
+        usd_micro = (
+            price.input_usd_per_mtok * (input_tokens - warm_tokens)
+            + (price.input_usd_per_mtok if warm_price is None else warm_price) * warm_tokens
+            + price.output_usd_per_mtok * output_tokens
+        )
+    elif price.busy_second_usd is not None:
+        busy_s = Decimal(input_tokens - warm_tokens) / PREFILL_TOKENS_PER_S
+        busy_s += Decimal(output_tokens) / DECODE_TOKENS_PER_S
+        usd_micro = price.busy_second_usd * busy_s * _MICRO
+    else:
+        return None
+    return int(usd_micro.to_integral_value(ROUND_CEILING))

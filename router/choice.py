@@ -32,7 +32,9 @@ class Choice:
     propensity: float = 1.0
 
 
-def pinned(request: RouteRequest, candidates: Sequence[Candidate], policy: Policy) -> Candidate:
+def pinned(
+    request: RouteRequest, candidates: Sequence[Candidate], policy: Policy, catalog: ModelCatalog
+) -> Candidate:
     """Return the candidate that the caller named.
 
     Raises:
@@ -44,7 +46,7 @@ def pinned(request: RouteRequest, candidates: Sequence[Candidate], policy: Polic
         if candidate.model == request.requested:
             if candidate.is_open:
                 return candidate
-            raise refusal([candidate], request, policy, None)
+            raise refusal([candidate], request, policy, catalog)
     raise ModelNotFound(request.requested)
 
 
@@ -132,7 +134,7 @@ def settled(
             found = next(filter(is_good, by_tier[index]), None)
             if found is not None:
                 return found, _moved_reason(choice, index, by_tier[choice.tier_index])
-    raise refusal(candidates, request, policy, bounds)
+    raise refusal(candidates, request, policy, catalog)
 
 
 def _moved_reason(choice: Choice, index: int, wanted_tier: Sequence[Candidate]) -> Reason:
@@ -177,16 +179,21 @@ def _kept(
 
 
 def refusal(
-    candidates: Sequence[Candidate], request: RouteRequest, policy: Policy, bounds: Bounds | None
+    candidates: Sequence[Candidate], request: RouteRequest, policy: Policy, catalog: ModelCatalog
 ) -> ContextTooLong | NoTierAllowed:
-    """Return the error to raise when no candidate may serve."""
-    too_small = [c.model for c in candidates if c.excluded_by is Exclusion.CONTEXT]
-    del bounds
-    if too_small:
-        return ContextTooLong(request.input_tokens + request.output_tokens, 0)
-    return NoTierAllowed(
-        policy.label, {c.model: c.excluded_by.value for c in candidates if c.excluded_by}
-    )
+    """Return the error to raise when no candidate may serve.
+
+    Where only the window stands in the way of some model, a shorter turn would pass: say that.
+    """
+    windows = [
+        catalog[candidate.model].context_tokens
+        for candidate in candidates
+        if candidate.excluded_by is Exclusion.CONTEXT
+    ]
+    if windows:
+        return ContextTooLong(request.input_tokens, max(windows))
+    excluded = {c.model: c.excluded_by.value for c in candidates if c.excluded_by}
+    return NoTierAllowed(policy.label, excluded)
 
 
 def fallbacks_of(

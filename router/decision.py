@@ -99,12 +99,12 @@ def decide(
         NoTierAllowed: if no model may serve.
     """
     facts = prediction.labels if prediction else labels or Labels()
-    bounds = bounds_of(request, facts, policy, budget_state)
+    bounds = bounds_of(request, facts, policy, catalog, budget_state)
     candidates = candidates_of(request, bounds, policy, catalog, load or {})
     propensity = 1.0
     is_pinned = request.requested not in (AUTO, FAST, BEST)
     if is_pinned:
-        chosen, reason = pinned(request, candidates, policy), Reason.PINNED
+        chosen, reason = pinned(request, candidates, policy, catalog), Reason.PINNED
     else:
         choice = wanted(request, prediction, policy, bounds, draw)
         chosen, reason = settled(choice, request, candidates, policy, bounds, catalog)

@@ -35,7 +35,7 @@ class ModelNotFound(RouterError):
 
 
 class ContextTooLong(RouterError):
-    """The turn with its output allowance is longer than every allowed window."""
+    """The turn is longer than the window of every model that may otherwise serve it."""
 
     def __init__(self, needed_tokens: int, largest_tokens: int) -> None:
         self.needed_tokens = needed_tokens

@@ -17,8 +17,9 @@ DOMAINS = ("general", "math", "science", "technology", "humanities", "business",
 class Labels:
     """Facts of a turn that rules may ask for; None is unknown, and triggers restricting rules.
 
-    `language` is one of LANGUAGES, `task` of TASKS, `domain` of DOMAINS; `difficulty` runs from 0 to
-    1; `pii` says that an identifier of a person was recognised, `unsafe` that harm seems asked for.
+    `language` is one of LANGUAGES, `task` of TASKS, `domain` of DOMAINS; `difficulty` runs from 0
+    to 1; `pii` says that an identifier of a person was recognised, `unsafe` that harm is
+    asked for.
     """
 
     language: str | None = None

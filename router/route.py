@@ -24,7 +24,7 @@ class TurnClassifier(Protocol):
 
     version: str
 
-    def predict(self, messages: "list[Message]") -> Prediction:
+    def predict(self, messages: list[Message]) -> Prediction:
         """Return the prediction for the newest turn of a conversation."""
         ...
 
