@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from policies.catalog import ModelCatalog
+from policies.usage import Rates
 
 BackendKind = Literal["engine", "openai", "litellm", "simulated"]
 
@@ -151,6 +152,16 @@ class Settings:
     demo_key: str | None = field(default=None, repr=False)
     source: Path | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def rates(self) -> Rates:
+        """The exchange rates, as costs are computed with them."""
+        return Rates(
+            {
+                pair.removeprefix("USD_"): [(row.since, row.rate) for row in rows]
+                for pair, rows in self.fx.items()
+            }
+        )
 
 
 def process_environ() -> Mapping[str, str]:

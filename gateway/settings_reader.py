@@ -178,9 +178,10 @@ def _catalog(
     specs = {}
     for name, model in models.items():
         backend = backends[model.backend]
-        supports = model.supports
-        if supports is None:
-            supports = () if backend.kind == "engine" else ALL_FEATURES
+        if model.supports is not None:
+            supports = frozenset[str](model.supports)
+        else:
+            supports = frozenset() if backend.kind == "engine" else ALL_FEATURES
         specs[name] = ModelSpec(
             name=name,
             backend=model.backend,
@@ -188,7 +189,7 @@ def _catalog(
             context_tokens=model.context_tokens,
             max_output_tokens=model.max_output_tokens,
             price=None if model.price is None else Price(**model.price.model_dump()),
-            supports=frozenset(supports),
+            supports=supports,
             region=model.region or backend.region,
             is_simulated=backend.is_simulated,
         )

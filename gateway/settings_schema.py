@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-Pair = Annotated[str, Field(pattern=r"^[A-Z]{3}_[A-Z]{3}$")]
+Pair = Annotated[str, Field(pattern=r"^USD_[A-Z]{3}$")]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 UsdPrice = Annotated[Decimal, Field(ge=0, le=1_000_000, allow_inf_nan=False)]
 Feature = Literal["tools", "json", "images"]

@@ -44,7 +44,8 @@ def demo(
     """Replay the bundled conversations through the gateway, starting it when none runs."""
     from gateway.cli.serving import base_url
     from gateway.demo import DemoOptions, DemoRun, run_demo
-    from gateway.demo_report import report_of, text_of
+    from gateway.demo_report import report_of
+    from gateway.demo_text import text_of
     from gateway.demo_trace import load_trace
 
     settings = load_settings_or_fail(config)

@@ -34,9 +34,16 @@ def serve(
 ) -> None:
     """Serve until stopped."""
     settings = load_settings_or_fail(config)
-    given = {"host": host, "port": port, "workers": workers}
-    changes = {name: value for name, value in given.items() if value is not None}
-    settings = replace(settings, server=replace(settings.server, **changes))
+    server = settings.server
+    settings = replace(
+        settings,
+        server=replace(
+            server,
+            host=server.host if host is None else host,
+            port=server.port if port is None else port,
+            workers=server.workers if workers is None else workers,
+        ),
+    )
     _check_port(settings)
 
     # Imported late: everything the gateway is made of comes with it.
@@ -56,7 +63,7 @@ def serve(
 def base_url(settings: Settings) -> str:
     """Return where a client on this machine finds the gateway."""
     host = settings.server.host
-    if host in ("0.0.0.0", "::", ""):  # noqa: S104 - compared, not bound
+    if host in ("0.0.0.0", "::", ""):
         host = "127.0.0.1"
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.server.port}"
 
@@ -80,19 +87,20 @@ def welcome(settings: Settings) -> str:
         "From the OpenAI Python SDK:",
         "  from openai import OpenAI",
         f'  client = OpenAI(base_url="{url}/v1", api_key="{key}")',
-        '  client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "Hi"}])',
+        '  client.chat.completions.create(model="auto", messages=[...])',
         "",
     ]
     demonstrations = [name for name, b in settings.backends.items() if b.is_demonstration]
     simulations = [name for name, b in settings.backends.items() if b.is_simulated]
     if demonstrations:
         lines.append(
-            f"{', '.join(demonstrations)}: a tiny demonstration model; set `model:` of that backend "
-            "in turnwise.yaml to a real one."
+            f"{', '.join(demonstrations)} is a tiny demonstration model; set `model:` of that "
+            "backend in turnwise.yaml to a real one."
         )
     if simulations:
         lines.append(
-            f"{', '.join(simulations)}: simulated answers; set OPENAI_API_KEY or another provider's key."
+            f"{', '.join(simulations)} simulates its answers; set OPENAI_API_KEY or another "
+            "provider's key for real ones."
         )
     return "\n".join(lines)
 
