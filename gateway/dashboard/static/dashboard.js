@@ -1,0 +1,139 @@
+// The page of costs: GET /v1/budget and GET /v1/costs for the key of this tab, in real tables.
+"use strict";
+
+const byId = (id) => document.getElementById(id);
+const DAY_MS = 86400000;
+
+function isoDay(date) {
+  const two = (number) => String(number).padStart(2, "0");
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+}
+
+// The range the form means: whole days, the last one included, so the API's end is the day after.
+function query(groups) {
+  const end = new Date(`${byId("to").value}T12:00:00`);
+  const values = { from: byId("from").value, to: isoDay(new Date(end.getTime() + DAY_MS)), group_by: groups };
+  for (const name of ["currency", "tz"]) {
+    if (byId(name).value.trim()) values[name] = byId(name).value.trim();
+  }
+  return new URLSearchParams(values);
+}
+
+const TABLES = [
+  { title: "By day", groups: ["day"] },
+  { title: "By tier and model", groups: ["tier", "model"] },
+];
+
+async function show() {
+  if (!keyInUse()) return;
+  byId("state").textContent = "Reading…";
+  byId("loud").replaceChildren();
+  try {
+    const [budget, ...costs] = await Promise.all([
+      callJson("v1/budget").catch((error) => ({ error })),
+      ...TABLES.map((table) => callJson(`v1/costs?${query(table.groups.join(","))}`)),
+    ]);
+    const first = costs[0];
+    byId("state").textContent = state(first);
+    byId("loud").replaceChildren(...loud(first, budget));
+    byId("figures").replaceChildren(...figures(first, budget));
+    byId("tables").replaceChildren(...TABLES.map((table, index) => costsTable(table, costs[index])));
+  } catch (error) {
+    byId("state").textContent = "";
+    byId("figures").replaceChildren();
+    byId("tables").replaceChildren();
+    byId("loud").replaceChildren(problem(error));
+  }
+}
+
+function state(costs) {
+  const lag = costs.ledger_lag_s ? ` The ledger is ${costs.ledger_lag_s.toFixed(1)} s behind.` : "";
+  return `Days of ${costs.tz}, in ${costs.currency}, as of ${costs.as_of}.${lag}`;
+}
+
+function loud(costs, budget) {
+  const lines = [];
+  if (costs.unpriced_requests) {
+    lines.push(element("p", { class: "problem", role: "alert",
+      text: `${count(costs.unpriced_requests)} requests have no known price. They are not zero: they are missing from every amount below.` }));
+  }
+  if (budget.error) lines.push(problem(budget.error));
+  return lines;
+}
+
+function figure(name, value, ...more) {
+  return element("div", { class: "figure" }, element("span", { class: "note", text: name }), element("b", { text: value }), ...more);
+}
+
+function figures(costs, budget) {
+  const total = costs.total;
+  const made = [
+    figure("Spent in this range", money(total.cost_micro, costs.currency)),
+    figure("Requests", count(total.requests)),
+    figure("Tokens in, of these cached", `${count(total.input_tokens)}, ${count(total.cached_input_tokens)}`),
+    figure("Tokens out", count(total.output_tokens)),
+  ];
+  if (!budget.error) made.push(budgetFigure(budget));
+  return made;
+}
+
+function budgetFigure(budget) {
+  const spent = money(budget.settled_micro, budget.currency);
+  if (budget.limit_micro === null || budget.limit_micro === undefined) {
+    return figure("Budget", "none set", element("span", { class: "note", text: "nothing is refused for money" }));
+  }
+  const used = budget.settled_micro + budget.reserved_micro;
+  return figure(`Budget of the ${budget.period}`, `${spent} of ${money(budget.limit_micro, budget.currency)}`,
+    element("progress", { max: budget.limit_micro, value: used, "aria-label": "budget used" }),
+    element("span", { class: "note", text: `${money(budget.reserved_micro, budget.currency)} held for turns under way; starts anew ${budget.resets_at}` }));
+}
+
+const NUMBERS = [
+  ["requests", "requests"],
+  ["input_tokens", "tokens in"],
+  ["cached_input_tokens", "cached"],
+  ["output_tokens", "tokens out"],
+];
+
+function costsTable(table, costs) {
+  if (!costs.rows.length) return element("p", { class: "note", text: `${table.title}: nothing in this range.` });
+  const most = Math.max(1, ...costs.rows.map((row) => row.cost_micro || 0));
+  const columns = [
+    ...table.groups.map((text) => element("th", { scope: "col", text })),
+    ...NUMBERS.map(([, text]) => element("th", { scope: "col", class: "number", text })),
+    element("th", { scope: "col", class: "number", text: `cost, ${costs.currency}` }),
+    element("th", { scope: "col", class: "bar" }, element("span", { class: "hidden", text: "share" })),
+  ];
+  return element("div", { class: "wide" }, element("table", {},
+    element("caption", { text: table.title }),
+    element("thead", {}, element("tr", {}, ...columns)),
+    element("tbody", {}, ...costs.rows.map((row) => costRow(row, table.groups, costs.currency, most))),
+    element("tfoot", {}, totalRow(table.groups, costs))));
+}
+
+function costRow(row, groups, currency, most) {
+  const width = Math.round((100 * (row.cost_micro || 0)) / most);
+  return element("tr", {},
+    ...groups.map((name) => element("th", { scope: "row", text: row[name] ?? "none" })),
+    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(row[name]) })),
+    element("td", { class: "number", text: money(row.cost_micro, currency) }),
+    element("td", { class: "bar" }, svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+      svg("rect", { width, height: 10 }))));
+}
+
+function totalRow(groups, costs) {
+  return element("tr", {},
+    element("th", { scope: "row", colspan: groups.length, text: "total" }),
+    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(costs.total[name]) })),
+    element("td", { class: "number", text: money(costs.total.cost_micro, costs.currency) }),
+    element("td", { class: "bar" }));
+}
+
+byId("to").value = isoDay(new Date());
+byId("from").value = isoDay(new Date(Date.now() - 29 * DAY_MS));
+byId("range").addEventListener("submit", (event) => {
+  event.preventDefault();
+  show();
+});
+document.addEventListener("key", show);
+show();
