@@ -1,0 +1,54 @@
+"""turnwise engine: the local engine alone, as an OpenAI-compatible server, and its benchmark."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from gateway.cli.output import CommandFailed
+
+app = typer.Typer(help="The local engine alone.", no_args_is_help=True)
+
+Quantize = Annotated[Literal["none", "int8", "int4"], typer.Option(help="Weights on this machine.")]
+Model = Annotated[str, typer.Option(help="bundled, a model folder, or a hub id.")]
+
+
+@app.command()
+def serve(
+    model: Model = "bundled",
+    quantize: Quantize = "int8",
+    port: Annotated[int, typer.Option(min=0, max=65535)] = 8090,
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+) -> None:
+    """Serve one model with OpenAI's chat completions."""
+    _run_module(
+        "local_models.server",
+        ["--model", model, "--quantize", quantize, "--port", str(port), "--host", host],
+    )
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def bench(context: typer.Context) -> None:
+    """Measure the engine on this machine; options go to the benchmark (see --help-bench)."""
+    arguments = ["--help" if each == "--help-bench" else each for each in context.args]
+    _run_module("local_models.bench", arguments)
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    """Run a module's command line in this process, so that signals reach it directly."""
+    import runpy
+
+    from gateway.settings import is_installed
+
+    missing = [each for each in ("torch", "transformers", "safetensors") if not is_installed(each)]
+    if missing:
+        raise CommandFailed(f"{', '.join(missing)} missing: pip install 'turnwise[local]'")
+    sys.argv = [name, *arguments]
+    try:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    except ImportError as error:
+        if error.name == name:
+            raise CommandFailed(f"this installation has no {name}") from error
+        raise
