@@ -18,8 +18,8 @@ class Usage:
     """Token counts of one attempt, in OpenAI's inclusive buckets.
 
     `cached_input_tokens` is contained in `input_tokens`, `reasoning_tokens` in `output_tokens`.
-    `cache_write_tokens` is contained in `input_tokens` (Anthropic). `is_estimated` marks counts made
-    here because the upstream never told.
+    `cache_write_tokens` is contained in `input_tokens` (Anthropic). `is_estimated` marks counts
+    made here because the upstream never told.
     """
 
     input_tokens: int
