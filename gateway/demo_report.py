@@ -14,7 +14,7 @@ from typing import Any
 
 from gateway.demo import Answer, DemoRun
 from policies.catalog import ModelCatalog
-from policies.usage import Usage, cost_of
+from policies.usage import Rates, Usage, cost_of
 
 PERCENTILES = (50, 95, 99)
 
@@ -169,7 +169,7 @@ def priced(model: str, usage: Usage, catalog: ModelCatalog, at: datetime) -> int
     spec = catalog.get(model)
     if spec is None or spec.price is None or spec.price.busy_second_usd is not None:
         return None
-    cost = cost_of(usage, spec.price, currency="USD", rates=(), at=at)
+    cost = cost_of(usage, spec.price, currency="USD", rates=Rates({}), at=at)
     return None if cost is None else cost.usd_micro
 
 

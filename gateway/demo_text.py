@@ -81,8 +81,8 @@ def _money(report: Report) -> str:
     lines = [
         "Cost",
         table(heads, rows),
-        "  Comparisons are priced, not run: each turn keeps the token counts recorded for whichever",
-        "  model answered it. Saved is 1 - routed / compared. Quality is not compared.",
+        "  Comparisons are priced, not run: each turn keeps the token counts recorded for the",
+        "  model that answered it. Saved is 1 - routed / compared. Quality is not compared.",
     ]
     if cost["n_unpriced"]:
         lines.append(f"  {cost['n_unpriced']} answers have no known price and are not in the sums.")
