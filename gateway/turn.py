@@ -80,6 +80,7 @@ class Disclosure:
     dropped_params: list[str] = field(default_factory=list)
     conversation: str | None = None
     overhead_s: float = 0.0
+    first_event_ms: float | None = None
     usage: Usage | None = None
     cost: Cost | None = None
     is_simulated: bool = False

@@ -90,6 +90,10 @@ class Policy:
         """The policy as answers disclose it: name@version."""
         return f"{self.name}@{self.version}"
 
+    def tier_of(self, model: str) -> str | None:
+        """Return the first tier that holds the model, None where none does."""
+        return next((tier.name for tier in self.tiers if model in tier.models), None)
+
 
 def _boundary(text: str) -> str:
     if text in ("any", "on_premises") or (text.startswith("region:") and len(text) > 7):

@@ -6,7 +6,7 @@ that is asked not to stream yields whole choices as single deltas; nobody above 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -66,10 +66,10 @@ class ReplyEnd:
 class Backend(Protocol):
     """A place that answers: an OpenAI-compatible server, litellm, the local engine, a simulation."""
 
-    def stream(self, call: Call) -> AsyncIterator[ReplyDelta | ReplyEnd]:
+    def stream(self, call: Call) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         """Yield the reply's deltas and then exactly one ReplyEnd.
 
-        Closing the iterator (aclose, cancellation) aborts the upstream request at once.
+        Closing the generator (aclose, cancellation) aborts the upstream request at once.
 
         Raises:
             gateway.errors.BackendError: a subclass that says what happened; nothing else.

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.auth import Principal
 from gateway.errors import RequestError
+from gateway.models import counter_of
 from gateway.routes.dependencies import Wired, require
 from gateway.wire.chat import ChatMessage
 from memory.conversation import Conversation, Item, Message, message_from_wire
@@ -163,7 +164,7 @@ async def context(
     wired: Wired, principal: Caller, conversation_id: str, body: ContextBody
 ) -> JSONResponse:
     """Return what the model would see, without asking it."""
-    count, window_tokens = wired.counter_of(body.model)
+    count, window_tokens = counter_of(wired.models, body.model)
     opened = await wired.memory.open(principal.tenant.id, conversation_id)
     built = await wired.memory.build_context(
         opened,

@@ -15,7 +15,9 @@ HELLO = {"role": "user", "content": "hello"}
 
 def parse(body, **headers):
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return parse_chat(raw, {name.replace("_", "-"): value for name, value in headers.items()}, "req_1")
+    return parse_chat(
+        raw, {name.replace("_", "-"): value for name, value in headers.items()}, "req_1"
+    )
 
 
 def refusal(body, **headers):
@@ -71,7 +73,10 @@ def test_unknown_fields_are_refused_when_the_caller_is_strict():
         ({"messages": [HELLO], "max_tokens": 0}, "max_tokens"),
         ({"messages": [HELLO], "stop": ["a", "b", "c", "d", "e"]}, "stop"),
         ({"messages": [HELLO], "response_format": {"type": "xml"}}, "response_format.type"),
-        ({"messages": [HELLO], "tools": [{"type": "function", "function": {}}]}, "tools[0].function.name"),
+        (
+            {"messages": [HELLO], "tools": [{"type": "function", "function": {}}]},
+            "tools[0].function.name",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(body, param):
@@ -79,7 +84,9 @@ def test_a_wrong_field_is_named(body, param):
     assert (error.status, error.type, error.param) == (400, "invalid_request_error", param)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"messages": NaN}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"\xff\xfe", b'{"messages": NaN}']
+)
 def test_what_is_not_a_json_object_is_a_400(body):
     error = refusal(body)
     assert error.status == 400
@@ -125,7 +132,10 @@ def test_headers_carry_end_user_tags_cost_cap_and_cache_mode():
 
 @pytest.mark.parametrize("text", ["-1", "NaN", "Infinity", "a lot"])
 def test_a_cost_cap_is_a_sum_of_money(text):
-    assert refusal({"messages": [HELLO]}, x_turnwise_max_cost_usd=text).param == "x-turnwise-max-cost-usd"
+    assert (
+        refusal({"messages": [HELLO]}, x_turnwise_max_cost_usd=text).param
+        == "x-turnwise-max-cost-usd"
+    )
 
 
 def test_a_reply_joins_text_and_tool_calls_by_index():

@@ -1,0 +1,335 @@
+"""Meter: the one place where turns meet money.
+
+A `MeteredTurn` holds money before the first attempt and settles exactly once, whatever happens in
+between: an answer, a failure, a caller who leaves. Nothing else in the gateway opens entries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from gateway.backends.base import ReplyDelta, ReplyEnd
+from gateway.models import ServedModel, ServedModels
+from gateway.telemetry import Degradations
+from gateway.tenants import Tenant
+from gateway.token_count import TokenCounter
+from gateway.turn import Disclosure, Turn
+from policies.budget import BudgetState
+from policies.errors import LedgerUnavailable
+from policies.ledger import EntryClosing, EntryOpening, EntryStatus, Ledger, Reservation
+from policies.policy import Policy
+from policies.usage import Cost, Rates, Usage, cost_of, to_micro, worst_case_usd
+from router.decision import RoutingDecision
+
+log = logging.getLogger("turnwise.meter")
+# The longest that a local model may be busy with one turn, for its worst case.
+_MAX_BUSY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What may be asked, in order, and how large it is at most."""
+
+    models: Sequence[ServedModel]
+    input_tokens: int
+    output_tokens: Callable[[ServedModel], int]
+
+
+class Meter:
+    """Opens metered turns over the ledger."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        models: ServedModels,
+        rates: Rates,
+        degradations: Degradations,
+        clock: Callable[[], datetime],
+        keep: Callable[[Any], asyncio.Task[Any]],
+    ) -> None:
+        """Take `keep`, which runs a coroutine in a task that outlives its caller."""
+        self._ledger = ledger
+        self.models = models
+        self.rates = rates
+        self._degradations = degradations
+        self.clock = clock
+        self.keep = keep
+
+    async def budget_state(
+        self, tenant: Tenant, policy: Policy, disclosure: Disclosure
+    ) -> BudgetState | None:
+        """Return the budget as it stands, None without one that routing must know.
+
+        Raises:
+            LedgerUnavailable: it cannot be read and the policy refuses then.
+        """
+        budget = policy.budget
+        if budget is None or not any(rung.ceiling for rung in budget.ladder):
+            return None
+        try:
+            return await self._ledger.state(tenant.id, budget, tenant.currency)
+        except LedgerUnavailable as error:
+            self._tolerate(error, policy, disclosure)
+            return None
+
+    async def open(
+        self, turn: Turn, tenant: Tenant, policy: Policy, disclosure: Disclosure, plan: Plan
+    ) -> MeteredTurn:
+        """Hold the worst case of the plan and open its first attempt.
+
+        Raises:
+            BudgetExceeded: it does not fit what is left.
+            LedgerUnavailable: it cannot be held and the policy refuses then.
+        """
+        metered = MeteredTurn(self, turn, tenant, policy, disclosure)
+        opening = metered.opening_of(plan.models[0])
+        try:
+            metered.reservation = await self._ledger.reserve(
+                opening, policy.budget, self._hold_micro(policy, tenant, plan)
+            )
+            self._degradations.worked("ledger")
+        except LedgerUnavailable as error:
+            self._tolerate(error, policy, disclosure)
+        return metered
+
+    async def record_unasked(self, record: Mapping[str, Any], tenant: Tenant) -> None:
+        """Record a turn that no model was asked for (a cache hit); a failure is only counted."""
+        try:
+            await self._ledger.record(tenant.id, record)
+        except LedgerUnavailable as error:
+            self._degradations.failed("ledger", error, record["request_id"])
+
+    async def next_attempt(
+        self, reservation: Reservation, closing: EntryClosing, opening: EntryOpening
+    ) -> None:
+        """Close one attempt and open the next; a failure is only counted, the lease remains."""
+        try:
+            await self._ledger.next_attempt(reservation, closing, opening)
+        except LedgerUnavailable as error:
+            self._degradations.failed("ledger", error, opening.request_id)
+
+    async def settle(
+        self, reservation: Reservation, closing: EntryClosing, record: Mapping[str, Any]
+    ) -> None:
+        """Settle, trying again for a while: an entry that cannot be closed must not be lost."""
+        for wait_s in (0.0, 0.5, 2.0, 8.0, 20.0):
+            await asyncio.sleep(wait_s)
+            try:
+                await self._ledger.settle(reservation, closing, record)
+                self._degradations.worked("ledger")
+                return
+            except LedgerUnavailable as error:
+                self._degradations.failed("ledger", error, reservation.opening.request_id)
+        log.error("entry %s was not settled: its lease closes it", reservation.opening.id)
+
+    def _hold_micro(self, policy: Policy, tenant: Tenant, plan: Plan) -> int:
+        if policy.budget is None:
+            return 0
+        worst = Decimal(0)
+        for model in plan.models:
+            usd = worst_case_usd(
+                model.spec.price,
+                input_tokens=plan.input_tokens,
+                output_tokens=plan.output_tokens(model),
+                busy_s=_MAX_BUSY_S,
+            )
+            worst = max(worst, usd or Decimal(0))
+        rate, _ = self.rates.rate_on(policy.budget.currency, self.clock().date())
+        return to_micro(worst, rate)
+
+    def _tolerate(
+        self, error: LedgerUnavailable, policy: Policy, disclosure: Disclosure
+    ) -> None:
+        if policy.on_ledger_down == "block":
+            raise error
+        self._degradations.failed("ledger", error, disclosure.request_id)
+        disclosure.degraded.add("ledger")
+
+
+class MeteredTurn:
+    """The money of one turn: one entry per attempt, closed once.
+
+    `reservation` is None when the ledger was away and the policy let the turn go on.
+    """
+
+    def __init__(
+        self, meter: Meter, turn: Turn, tenant: Tenant, policy: Policy, disclosure: Disclosure
+    ) -> None:
+        self._meter = meter
+        self._turn = turn
+        self._tenant = tenant
+        self._policy = policy
+        self._disclosure = disclosure
+        self._n_attempts = 0
+        self._is_closed = False
+        self._delivered: list[str] = []
+        self._input_tokens = 0
+        self._count: TokenCounter = len
+        self.reservation: Reservation | None = None
+        self._model: ServedModel | None = None
+        self._asked_at = meter.clock()
+
+    def opening_of(self, model: ServedModel) -> EntryOpening:
+        """Return the opening of the next attempt."""
+        self._n_attempts += 1
+        turn, tier = self._turn, self._disclosure.tier
+        return EntryOpening(
+            id=f"{turn.request_id}:{self._n_attempts}",
+            request_id=turn.request_id,
+            tenant=self._tenant.id,
+            n=self._n_attempts,
+            model=model.spec.name,
+            backend=model.spec.backend,
+            tier=tier or "",
+            opened_at=self._meter.clock(),
+            currency=self._tenant.currency,
+            policy=self._policy.label,
+            conversation=turn.conversation,
+            end_user=turn.end_user,
+            tags=turn.tags,
+        )
+
+    def asked(self, model: ServedModel, input_tokens: int) -> None:
+        """Note which model is being asked and how long the prompt is."""
+        self._model = model
+        self._asked_at = self._meter.clock()
+        self._count = model.count
+        self._input_tokens = input_tokens
+        self._delivered = []
+
+    def delivered(self, delta: ReplyDelta) -> None:
+        """Note what went out, so that a cut stream is billed for at least that."""
+        if delta.content:
+            self._delivered.append(delta.content)
+        for call in delta.fields.get("tool_calls") or ():
+            function = call.get("function") or {}
+            self._delivered.append(f"{function.get('name') or ''}{function.get('arguments') or ''}")
+
+    async def failed(self, error: BaseException, following: ServedModel) -> None:
+        """Close the attempt as failed and open the next one under the same hold."""
+        closing = self._closing("failed", self._used_by_failure(), None, str(error))
+        opening = self.opening_of(following)
+        if self.reservation is not None:
+            await self._meter.next_attempt(self.reservation, closing, opening)
+
+    async def close(
+        self, status: EntryStatus, end: ReplyEnd | None = None, error: str | None = None
+    ) -> None:
+        """Settle the turn, once; the work goes on even where the caller is cancelled."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        usage = end.usage if end else None
+        if usage is None:
+            usage = self._delivered_usage() if status != "failed" else self._used_by_failure()
+        closing = self._closing(status, usage, end, error)
+        self._disclosure.usage = usage
+        record = turn_record(self._turn, self._tenant, self._disclosure, status, self._meter.clock())
+        if self.reservation is not None:
+            settling = self._meter.settle(self.reservation, closing, record)
+            await asyncio.shield(self._meter.keep(settling))
+
+    def _closing(
+        self, status: EntryStatus, usage: Usage, end: ReplyEnd | None, error: str | None
+    ) -> EntryClosing:
+        now = self._meter.clock()
+        cost = None
+        if self._model is not None:
+            busy_s = end.busy_s if end else None
+            if busy_s is None and self._delivered:  # a cut stream: its wall time, from above
+                busy_s = (now - self._asked_at).total_seconds()
+            cost = cost_of(
+                usage,
+                self._model.spec.price,
+                currency=self._tenant.currency,
+                rates=self._meter.rates,
+                at=now,
+                busy_s=busy_s,
+                provider_cost_usd=end.provider_cost_usd if end else None,
+            )
+        self._disclosure.cost = _sum(self._disclosure.cost, cost)
+        return EntryClosing(
+            status=status,
+            closed_at=now,
+            charge_micro=self._charge_micro(cost),
+            usage={name: getattr(usage, name) for name in Usage.__dataclass_fields__},
+            cost=_cost_to_json(cost),
+            error=error,
+        )
+
+    def _charge_micro(self, cost: Cost | None) -> int:
+        if cost is None:
+            return 0
+        budget = self._policy.budget
+        in_usd = budget is not None and budget.currency == "USD"
+        return cost.usd_micro if in_usd else cost.micro
+
+    def _delivered_usage(self) -> Usage:
+        output_tokens = self._count("".join(self._delivered)) if self._delivered else 0
+        return Usage(self._input_tokens, output_tokens, is_estimated=True)
+
+    def _used_by_failure(self) -> Usage:
+        """A failure before the first token is not charged by any provider; after it, all is."""
+        return self._delivered_usage() if self._delivered else Usage(0, 0, is_estimated=True)
+
+
+def turn_record(
+    turn: Turn, tenant: Tenant, disclosure: Disclosure, status: str, now: datetime
+) -> dict[str, Any]:
+    """Return what is recorded of a turn beside its attempts; plain JSON values."""
+    decision: RoutingDecision | None = disclosure.decision
+    usage, cost = disclosure.usage, disclosure.cost
+    ended_us = round(now.timestamp() * 1e6)
+    started_us = round(disclosure.started_at.timestamp() * 1e6)
+    return {
+        "request_id": turn.request_id,
+        "tenant": tenant.id,
+        "conversation": turn.conversation,
+        "end_user": turn.end_user,
+        "tags": turn.tags,
+        "status": status,
+        "requested": turn.requested,
+        "tier": disclosure.tier,
+        "model": disclosure.model,
+        "policy": disclosure.policy,
+        "cache": disclosure.cache,
+        "degraded": sorted(disclosure.degraded),
+        "decision": decision.to_wire() if decision else None,
+        "usage": {name: getattr(usage, name) for name in Usage.__dataclass_fields__}
+        if usage
+        else None,
+        "cost": _cost_to_json(cost),
+        "currency": tenant.currency,
+        "started_us": started_us,
+        "ended_us": ended_us,
+        "timings_ms": {
+            "total": (ended_us - started_us) / 1000,
+            "overhead": round(disclosure.overhead_s * 1000, 3),
+            "first_event": disclosure.first_event_ms,
+        },
+    }
+
+
+def _sum(before: Cost | None, cost: Cost | None) -> Cost | None:
+    if before is None or cost is None:
+        return cost or before
+    return replace(cost, usd_micro=before.usd_micro + cost.usd_micro, micro=before.micro + cost.micro)
+
+
+def _cost_to_json(cost: Cost | None) -> dict[str, Any] | None:
+    if cost is None:
+        return None
+    return {
+        "usd_micro": cost.usd_micro,
+        "micro": cost.micro,
+        "currency": cost.currency,
+        "rate": str(cost.rate),
+        "rate_date": cost.rate_date.isoformat(),
+    }

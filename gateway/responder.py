@@ -1,0 +1,380 @@
+"""READ THIS FIRST: the path of one turn, from what was asked to the last event of the answer.
+
+`Responder.respond` narrates it in order. The steps are owned elsewhere: memory by `TurnMemory`, the
+decision by `router.Router`, money by `Meter`, the upstream by a `Backend`. There is one path: an
+answer that is not streamed is this stream, collected.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from gateway.answer_cache import AnswerCache, CachedAnswer
+from gateway.auth import Principal
+from gateway.backends.base import Call, ReplyDelta, ReplyEnd
+from gateway.errors import BackendBroken, BackendError
+from gateway.load import Loads
+from gateway.meter import Meter, MeteredTurn, Plan, turn_record
+from gateway.models import ServedModel, ServedModels
+from gateway.rate_limit import RateLimiter
+from gateway.settings import Timeouts
+from gateway.telemetry import Degradations, Metrics
+from gateway.tenants import Tenant
+from gateway.turn import Disclosure, Turn
+from gateway.turn_memory import STORE_FAILURES, TurnMemory
+from gateway.wire.chat import ChatReply, reply_message
+from memory.memory import Memory
+from policies.catalog import ModelCatalog
+from policies.policy import Policy
+from policies.store import PolicyStore
+from policies.usage import Usage
+from router.decision import Reason, RoutingDecision
+from router.request import RouteRequest
+from router.route import Router
+
+# What routing assumes a reply needs of a window when the caller does not say.
+_USUAL_OUTPUT_TOKENS = 256
+
+
+@dataclass(slots=True)
+class _Path:
+    """What one turn has gathered on its way."""
+
+    turn: Turn
+    tenant: Tenant
+    policy: Policy
+    memory: TurnMemory
+    disclosure: Disclosure
+    started_s: float
+    waited_s: float = 0.0
+
+
+class Responder:
+    """Answers turns; one for the whole process."""
+
+    def __init__(
+        self,
+        *,
+        policies: PolicyStore,
+        catalog: ModelCatalog,
+        memory: Memory,
+        router: Router,
+        models: ServedModels,
+        loads: Loads,
+        meter: Meter,
+        limiter: RateLimiter,
+        cache: AnswerCache,
+        timeouts: Timeouts,
+        scope_key: bytes,
+        metrics: Metrics,
+        degradations: Degradations,
+    ) -> None:
+        self._policies = policies
+        self._catalog = catalog
+        self._memory = memory
+        self._router = router
+        self._models = models
+        self._loads = loads
+        self._meter = meter
+        self._limiter = limiter
+        self._cache = cache
+        self._timeouts = timeouts
+        self._scope_key = scope_key[:64]
+        self._metrics = metrics
+        self._degradations = degradations
+
+    async def respond(
+        self, turn: Turn, principal: Principal, disclosure: Disclosure
+    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+        """Yield the answer's deltas and then one ReplyEnd, filling the disclosure on the way.
+
+        The ReplyEnd is the acknowledgement: by then the reply is stored and the money is settled.
+        Closing the iterator early stops generation and settles what was used.
+
+        Raises:
+            gateway.errors.GatewayError, router.errors.RouterError, memory.errors.MemoryFault,
+            policies.errors.PolicyError: in place of the next event.
+        """
+        with self._metrics.in_flight.track_inprogress():
+            path = await self._open(turn, principal, disclosure)
+            decision = await self._decide(path)
+            key = self._cache_key(path, decision)
+            cached = await self._cached(path, key)
+            if cached is not None:
+                async for event in self._replay(path, cached):
+                    yield event
+                return
+            reply = ChatReply(turn.request_id, disclosure.started_at)
+            async with aclosing(self._answer(path, decision, reply)) as events:
+                async for event in events:
+                    yield event
+            await self._fill_cache(path, key, reply)
+
+    async def admit(self, tenant: Tenant, disclosure: Disclosure) -> None:
+        """Count the request against the tenant's rate.
+
+        Raises:
+            RequestError: 429, with the `x-ratelimit-*` headers.
+        """
+        policy = self._policies.policy_of(tenant.id, tenant.policy)
+        disclosure.policy = policy.label
+        if policy.limits.requests_per_minute is None:
+            return
+        try:
+            disclosure.rate_limit = await self._limiter.admit(
+                tenant.id, policy.limits.requests_per_minute
+            )
+        except STORE_FAILURES as error:
+            self._degrade("limits", error, disclosure)
+
+    def must_refuse_without_ledger(self, tenant: Tenant) -> bool:
+        """Return whether the tenant's policy refuses turns while the ledger is away."""
+        return self._policies.policy_of(tenant.id, tenant.policy).on_ledger_down == "block"
+
+    async def dry_run(
+        self, turn: Turn, principal: Principal, disclosure: Disclosure
+    ) -> RoutingDecision:
+        """Return the decision for a turn without answering, charging or writing anything."""
+        return await self._decide(await self._open(turn, principal, disclosure))
+
+    # Steps 2 and 3: the policy and the conversation, then the decision.
+
+    async def _open(self, turn: Turn, principal: Principal, disclosure: Disclosure) -> _Path:
+        tenant = principal.tenant
+        if turn.min_tier is not None:
+            principal.require("min_tier")
+        policy = self._policies.policy_of(tenant.id, tenant.policy)
+        disclosure.policy = policy.label
+        disclosure.conversation = turn.conversation
+
+        def on_failure(error: BaseException) -> None:
+            self._degrade("memory", error, disclosure)
+
+        started_s = time.perf_counter()
+        memory = TurnMemory(self._memory, turn, tenant.id, policy.memory, on_failure)
+        await memory.open()
+        return _Path(turn, tenant, policy, memory, disclosure, started_s)
+
+    async def _decide(self, path: _Path) -> RoutingDecision:
+        turn, disclosure = path.turn, path.disclosure
+        asked = turn.params.get("max_completion_tokens")
+        cheapest = self._models[path.policy.tiers[0].models[0]]
+        request = RouteRequest(
+            messages=path.memory.messages,
+            requested=turn.requested,
+            needs=turn.needs,
+            input_tokens=path.memory.needed_tokens(cheapest.count),
+            output_tokens=asked or _USUAL_OUTPUT_TOKENS,
+            min_tier=turn.min_tier,
+            max_cost_usd=turn.max_cost_usd,
+        )
+        decision = self._router.route(
+            request,
+            policy=path.policy,
+            catalog=self._catalog,
+            budget_state=await self._meter.budget_state(path.tenant, path.policy, disclosure),
+            load=self._loads.now(),
+        )
+        disclosure.decision = decision
+        disclosure.tier, disclosure.model = decision.tier, decision.model
+        if decision.reason is Reason.CLASSIFIER_UNAVAILABLE:
+            disclosure.degraded.add("classifier")
+            self._metrics.degraded.labels("classifier").inc()
+        self._metrics.decisions.labels(decision.tier, decision.reason.value).inc()
+        return decision
+
+    # Steps 4 and 10: the cache.
+
+    def _cache_key(self, path: _Path, decision: RoutingDecision) -> str | None:
+        if not self._cache.is_open_to(path.turn, path.policy):
+            return None
+        return self._cache.key_of(
+            path.turn, path.tenant.id, path.policy, decision.tier, decision.model
+        )
+
+    async def _cached(self, path: _Path, key: str | None) -> CachedAnswer | None:
+        if key is None or path.turn.cache_mode == "refresh":
+            return None
+        try:
+            return await self._cache.get(key)
+        except STORE_FAILURES as error:
+            self._degrade("cache", error, path.disclosure)
+            return None
+
+    async def _replay(
+        self, path: _Path, cached: CachedAnswer
+    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+        disclosure = path.disclosure
+        disclosure.cache = "exact"
+        disclosure.model = cached.model
+        disclosure.usage = Usage(0, 0)
+        self._mark_served(path, self._models[cached.model])
+        for delta in cached.deltas():
+            yield delta
+        now = self._meter.clock()
+        record = turn_record(path.turn, path.tenant, disclosure, "complete", now)
+        await self._meter.record_unasked(record, path.tenant)
+        yield ReplyEnd(usage=disclosure.usage, model=cached.model)
+
+    async def _fill_cache(self, path: _Path, key: str | None, reply: ChatReply) -> None:
+        disclosure = path.disclosure
+        was_planned = disclosure.decision is not None and (
+            disclosure.model == disclosure.decision.model
+        )
+        if key is None or path.turn.cache_mode == "read" or not was_planned:
+            return
+        answer = CachedAnswer(
+            reply.choices, disclosure.usage or Usage(0, 0), disclosure.model or ""
+        )
+        try:
+            await self._cache.put(key, path.tenant.id, answer, path.policy.cache.ttl_s)
+        except STORE_FAILURES as error:
+            self._degrade("cache", error, disclosure)
+
+    # Steps 5 to 9: context, reservation, the user's item, the backend, the reply, the settlement.
+
+    async def _answer(
+        self, path: _Path, decision: RoutingDecision, reply: ChatReply
+    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+        models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
+        first_call = await self._call(path, models[0])
+        plan = Plan(models, first_call.input_tokens, lambda m: self._output_tokens(path, m))
+        metered = await self._meter.open(
+            path.turn, path.tenant, path.policy, path.disclosure, plan
+        )
+        try:
+            await path.memory.append_new()
+            events = self._attempts(path, metered, models, first_call)
+            async with aclosing(events):
+                async for event in events:
+                    if isinstance(event, ReplyEnd):
+                        if reply.choices:
+                            await path.memory.append_reply(reply_message(reply.choices[0]))
+                        await metered.close("complete", event)
+                    else:
+                        reply.add(event)
+                        metered.delivered(event)
+                    yield event
+        except Exception as error:
+            await metered.close("failed", error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            # Neither an end nor a failure: the caller left.
+            await metered.close("cancelled")
+            self._observe(path)
+
+    async def _attempts(
+        self,
+        path: _Path,
+        metered: MeteredTurn,
+        models: Sequence[ServedModel],
+        call: _PreparedCall,
+    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+        """Yield the events of the first model that answers.
+
+        A model that fails before its first delta is followed by the next. Where the caller wants no
+        stream nothing has gone out yet, so a backend delivers such an answer whole or not at all.
+        """
+        for index, model in enumerate(models):
+            name = model.spec.name
+            path.disclosure.model = name
+            path.disclosure.tier = path.policy.tier_of(name)
+            metered.asked(model, call.input_tokens)
+            has_begun = False
+            try:
+                async for event in self._stream(path, model, call):
+                    has_begun = True
+                    yield event
+                self._metrics.attempts.labels(name, "complete").inc()
+                return
+            except BackendError as error:
+                self._metrics.attempts.labels(name, "failed").inc()
+                if has_begun or index + 1 == len(models):
+                    raise
+                following = models[index + 1]
+                path.disclosure.failed_models.append(name)
+                call = await self._call(path, following)
+                await metered.failed(error, following)
+
+    async def _stream(
+        self, path: _Path, model: ServedModel, call: _PreparedCall
+    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+        asked_s = time.perf_counter()
+        is_first, has_ended = True, False
+        async with aclosing(model.backend.stream(call.call)) as events:
+            async for event in events:
+                if is_first:
+                    path.waited_s += time.perf_counter() - asked_s
+                    is_first = False
+                    self._mark_served(path, model)
+                has_ended = isinstance(event, ReplyEnd)
+                yield event
+        if not has_ended:
+            raise BackendBroken(model.spec.backend, "The answer stopped before its end.")
+
+    async def _call(self, path: _Path, model: ServedModel) -> _PreparedCall:
+        turn, spec = path.turn, model.spec
+        asked = turn.params.get("max_completion_tokens")
+        context = await path.memory.context_for(model.prompt_tokens(asked), model.count)
+        params = dict(turn.params)
+        if asked is not None or path.policy.budget is not None:
+            # A hold is a promise only where the reply cannot outgrow it.
+            params["max_completion_tokens"] = self._output_tokens(path, model)
+        call = Call(
+            model=spec.upstream_name,
+            messages=tuple(message.to_wire() for message in context.messages),
+            params=params,
+            is_stream=turn.is_stream,
+            request_id=turn.request_id,
+            scope=self._scope_of(path.tenant),
+            first_token_s=self._timeouts.first_token_s,
+            idle_s=self._timeouts.idle_s,
+            total_s=self._timeouts.total_s,
+        )
+        return _PreparedCall(call, context.tokens)
+
+    def _scope_of(self, tenant: Tenant) -> str:
+        """Return what stands for the tenant at an upstream: stable, and telling nothing."""
+        return hashlib.blake2b(tenant.id.encode(), key=self._scope_key, digest_size=12).hexdigest()
+
+    @staticmethod
+    def _output_tokens(path: _Path, model: ServedModel) -> int:
+        return model.output_tokens(path.turn.params.get("max_completion_tokens"))
+
+    # What is told and counted.
+
+    def _mark_served(self, path: _Path, model: ServedModel) -> None:
+        disclosure = path.disclosure
+        elapsed_s = time.perf_counter() - path.started_s
+        disclosure.overhead_s = max(0.0, elapsed_s - path.waited_s)
+        disclosure.first_event_ms = round(elapsed_s * 1000, 3)
+        disclosure.is_simulated = model.spec.is_simulated
+        disclosure.is_demonstration = model.is_demonstration
+        self._metrics.overhead.observe(disclosure.overhead_s)
+        self._metrics.first_token.labels(model.spec.name, disclosure.tier or "").observe(elapsed_s)
+
+    def _observe(self, path: _Path) -> None:
+        disclosure = path.disclosure
+        model, tier = disclosure.model or "", disclosure.tier or ""
+        elapsed_s = time.perf_counter() - path.started_s
+        self._metrics.duration.labels(model, tier).observe(elapsed_s)
+        if disclosure.usage is not None:
+            tokens = self._metrics.tokens
+            tokens.labels(model, "input").inc(disclosure.usage.input_tokens)
+            tokens.labels(model, "output").inc(disclosure.usage.output_tokens)
+
+    def _degrade(self, part: str, error: BaseException, disclosure: Disclosure) -> None:
+        disclosure.degraded.add(part)
+        self._degradations.failed(part, error, disclosure.request_id)
+
+
+@dataclass(frozen=True, slots=True)
+class _PreparedCall:
+    """A call, and the length of its prompt by the model's own count."""
+
+    call: Call
+    input_tokens: int

@@ -1,0 +1,41 @@
+"""Services: what the routes work with, put together by app.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Engine
+
+from gateway.auth import Authenticator
+from gateway.health import Health
+from gateway.models import ServedModels
+from gateway.responder import Responder
+from gateway.settings import Settings
+from gateway.telemetry import Degradations, Metrics
+from gateway.tenants import TenantStore
+from memory.memory import Memory
+from policies.books import Books
+from policies.ledger import Ledger
+from policies.store import PolicyStore
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One process's services; all of them live as long as the application."""
+
+    settings: Settings
+    clock: Callable[[], datetime]
+    database: Engine
+    tenants: TenantStore
+    authenticator: Authenticator
+    policies: PolicyStore
+    ledger: Ledger
+    books: Books
+    memory: Memory
+    models: ServedModels
+    responder: Responder
+    metrics: Metrics
+    degradations: Degradations
+    health: Health
