@@ -70,7 +70,8 @@ function figures(costs, budget) {
   const made = [
     figure("Spent in this range", money(total.cost_micro, costs.currency)),
     figure("Requests", count(total.requests)),
-    figure("Tokens in, of these cached", `${count(total.input_tokens)}, ${count(total.cached_input_tokens)}`),
+    figure("Tokens in", count(total.input_tokens),
+      element("span", { class: "note", text: `${count(total.cached_input_tokens)} of them cached by the provider` })),
     figure("Tokens out", count(total.output_tokens)),
   ];
   if (!budget.error) made.push(budgetFigure(budget));
@@ -100,9 +101,9 @@ function costsTable(table, costs) {
   const most = Math.max(1, ...costs.rows.map((row) => row.cost_micro || 0));
   const columns = [
     ...table.groups.map((text) => element("th", { scope: "col", text })),
-    ...NUMBERS.map(([, text]) => element("th", { scope: "col", class: "number", text })),
     element("th", { scope: "col", class: "number", text: `cost, ${costs.currency}` }),
     element("th", { scope: "col", class: "bar" }, element("span", { class: "hidden", text: "share" })),
+    ...NUMBERS.map(([, text]) => element("th", { scope: "col", class: "number", text })),
   ];
   return element("div", { class: "wide" }, element("table", {},
     element("caption", { text: table.title }),
@@ -115,18 +116,18 @@ function costRow(row, groups, currency, most) {
   const width = Math.round((100 * (row.cost_micro || 0)) / most);
   return element("tr", {},
     ...groups.map((name) => element("th", { scope: "row", text: row[name] ?? "none" })),
-    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(row[name]) })),
-    element("td", { class: "number", text: money(row.cost_micro, currency) }),
+    element("td", { class: "number", text: money(row.cost_micro, currency, 6) }),
     element("td", { class: "bar" }, svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
-      svg("rect", { width, height: 10 }))));
+      svg("rect", { width, height: 10 }))),
+    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(row[name]) })));
 }
 
 function totalRow(groups, costs) {
   return element("tr", {},
     element("th", { scope: "row", colspan: groups.length, text: "total" }),
-    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(costs.total[name]) })),
-    element("td", { class: "number", text: money(costs.total.cost_micro, costs.currency) }),
-    element("td", { class: "bar" }));
+    element("td", { class: "number", text: money(costs.total.cost_micro, costs.currency, 6) }),
+    element("td", { class: "bar" }),
+    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(costs.total[name]) })));
 }
 
 byId("to").value = isoDay(new Date());

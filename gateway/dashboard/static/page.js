@@ -67,11 +67,11 @@ function problem(error) {
 }
 
 // Millionths of a currency unit as money, never rounded: what is shown adds up.
-function money(micro, currency) {
+function money(micro, currency, minimumFractionDigits = 2) {
   if (micro === null || micro === undefined) return "unknown";
   const locale = currency === "INR" ? "en-IN" : "en-US";
   return new Intl.NumberFormat(locale, {
-    style: "currency", currency: currency || "USD", minimumFractionDigits: 2, maximumFractionDigits: 6,
+    style: "currency", currency: currency || "USD", minimumFractionDigits, maximumFractionDigits: 6,
   }).format(micro / 1e6);
 }
 
