@@ -8,7 +8,7 @@ from importlib.metadata import version as version_of
 
 import typer
 
-from gateway.cli import doctor, engine, keys, policy, serving
+from gateway.cli import demo, doctor, engine, keys, policy, serving
 from gateway.cli.output import JsonFlag, one_line_errors, say, say_json
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(serving.serve)
+app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(keys.app, name="keys")
 app.add_typer(policy.app, name="policy")
