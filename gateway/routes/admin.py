@@ -13,8 +13,11 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from gateway.auth import Admin
 from gateway.errors import RequestError
 from gateway.keys import TENANT_SCOPES
+from gateway.routes import admin_policy
+from gateway.routes.admin_policy import existing_tenant
 from gateway.routes.dependencies import Wired, services_of
 from gateway.tenants import Key, Tenant
+from policies.errors import UnknownPolicy
 
 
 async def admin_of(request: Request) -> Admin:
@@ -50,6 +53,7 @@ class KeyBody(_Body):
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 router = APIRouter(prefix="/admin", dependencies=[Depends(admin_of)])
+router.include_router(admin_policy.router)
 
 
 @router.get("/tenants")
@@ -62,7 +66,7 @@ async def list_tenants(wired: Wired) -> JSONResponse:
 @router.get("/tenants/{tenant_id}")
 async def get_tenant(wired: Wired, tenant_id: str) -> JSONResponse:
     """Return a tenant."""
-    return JSONResponse(tenant_to_wire(await _existing(wired, tenant_id)))
+    return JSONResponse(tenant_to_wire(await existing_tenant(wired, tenant_id)))
 
 
 @router.put("/tenants/{tenant_id}")
@@ -76,6 +80,12 @@ async def put_tenant(
     known = {"USD", *(pair.removeprefix("USD_") for pair in wired.settings.fx)}
     if body.currency is not None and body.currency not in known:
         raise _invalid("currency", body.currency, f"one with rates: {', '.join(sorted(known))}")
+    if body.policy is not None:
+        try:
+            text = wired.policies.text_of(body.policy)
+            wired.policies.check(text, f"{body.policy}.yaml", name=body.policy)
+        except UnknownPolicy as error:
+            raise RequestError(str(error), code="invalid_value", param="policy") from error
     tenant = await wired.tenants.put_tenant(
         tenant_id, currency=body.currency, timezone=body.timezone, policy=body.policy
     )
@@ -93,7 +103,7 @@ async def delete_tenant(wired: Wired, tenant_id: str) -> JSONResponse:
 @router.get("/tenants/{tenant_id}/keys")
 async def list_keys(wired: Wired, tenant_id: str) -> JSONResponse:
     """Return a tenant's keys, without the keys themselves."""
-    await _existing(wired, tenant_id)
+    await existing_tenant(wired, tenant_id)
     keys = await wired.tenants.keys(tenant_id)
     return JSONResponse({"object": "list", "data": [key_to_wire(key) for key in keys]})
 
@@ -101,7 +111,7 @@ async def list_keys(wired: Wired, tenant_id: str) -> JSONResponse:
 @router.post("/tenants/{tenant_id}/keys")
 async def create_key(wired: Wired, tenant_id: str, body: KeyBody) -> JSONResponse:
     """Make a key and return it, the only time it is shown."""
-    await _existing(wired, tenant_id)
+    await existing_tenant(wired, tenant_id)
     unknown = [scope for scope in body.scopes or () if scope not in TENANT_SCOPES]
     if unknown:
         raise _invalid("scopes", unknown[0], f"among {', '.join(TENANT_SCOPES)}")
@@ -144,13 +154,6 @@ def key_to_wire(key: Key) -> dict[str, Any]:
         "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
         "revoked_at": None if key.revoked_at is None else key.revoked_at.isoformat(),
     }
-
-
-async def _existing(wired: Wired, tenant_id: str) -> Tenant:
-    tenant = await wired.tenants.tenant(tenant_id)
-    if tenant is None:
-        raise _not_found("tenant", tenant_id)
-    return tenant
 
 
 def _not_found(noun: str, name: str) -> RequestError:

@@ -20,6 +20,7 @@ from gateway.http_errors import http_error_of
 from gateway.routes import admin
 from gateway.settings import Settings, load_settings
 from gateway.tenants import TenantStore
+from policies.store import PolicyStore
 
 ADMIN = {"authorization": "Bearer the admin key"}
 
@@ -31,6 +32,7 @@ class Wiring:
     settings: Settings
     tenants: TenantStore
     authenticator: Authenticator
+    policies: PolicyStore
 
 
 Ask = Callable[..., Awaitable[httpx2.Response]]
@@ -46,7 +48,11 @@ async def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     authenticator = Authenticator(
         tenants, admin_key="the admin key", clock=lambda: datetime.now(UTC)
     )
-    yield Wiring(settings, tenants, authenticator)
+    policies = PolicyStore(
+        engine, settings.catalog, folders=settings.policy_dirs, clock=lambda: datetime.now(UTC)
+    )
+    await policies.prepare(["default"])
+    yield Wiring(settings, tenants, authenticator, policies)
     engine.dispose()
 
 
@@ -137,6 +143,15 @@ async def test_a_revoked_key_is_refused_at_once(ask: Ask, wiring: Wiring) -> Non
         ("PUT", "/admin/tenants/acme", b"{", 400, "invalid_json", None),
         ("PUT", "/admin/tenants/acme", [1], 400, "invalid_value", None),
         ("POST", "/admin/tenants/demo/keys", {}, 400, "missing_required_parameter", "name"),
+        ("PUT", "/admin/tenants/acme", {"policy": "defualt"}, 400, "invalid_value", "policy"),
+        ("PUT", "/admin/tenants/demo/policy", b"", 400, "invalid_policy", None),
+        ("PUT", "/admin/tenants/demo/policy", b"\xff\xfe", 400, "invalid_policy", None),
+        ("PUT", "/admin/tenants/demo/policy", {"routing": {}}, 400, "invalid_policy", None),
+        ("PUT", "/admin/tenants/nobody/policy", {}, 404, "not_found", None),
+        ("GET", "/admin/tenants/nobody/policy", None, 404, "not_found", None),
+        ("GET", "/admin/tenants/demo/policy/versions/7", None, 404, "not_found", None),
+        ("GET", "/admin/tenants/demo/policy/versions/x", None, 400, "invalid_value", "number"),
+        ("POST", "/admin/tenants/demo/policy/rollback", {"version": 7}, 404, "not_found", None),
         (
             "POST",
             "/admin/tenants/demo/keys",
@@ -186,3 +201,62 @@ async def test_a_deleted_tenants_keys_stop(ask: Ask, wiring: Wiring) -> None:
 
     headers = {"authorization": f"Bearer {made.json()['key']}"}
     assert (await ask("GET", "/admin/tenants", headers=headers)).status_code == 401
+
+
+FRUGAL = "routing: {tiers: {small: [local-small]}}"
+LAVISH = {"routing": {"tiers": {"strong": ["strong"]}}}
+
+
+async def test_until_one_is_put_the_policy_is_the_files(ask: Ask) -> None:
+    reply = await ask("GET", "/admin/tenants/demo/policy")
+
+    assert (reply.json()["name"], reply.json()["version"]) == ("default", 0)
+    assert reply.headers["etag"] == reply.json()["etag"]
+
+
+async def test_a_put_policy_is_live_when_the_answer_comes(ask: Ask, wiring: Wiring) -> None:
+    reply = await ask("PUT", "/admin/tenants/demo/policy", FRUGAL.encode())
+
+    assert reply.json()["version"] == 1
+    assert len(reply.json()["live_on"]) == 1
+    live = wiring.policies.policy_of("demo", "default")
+    assert [tier.name for tier in live.tiers] == ["small"]
+    assert (await ask("GET", "/admin/tenants/demo/policy")).json()["text"] == FRUGAL
+
+
+async def test_a_policy_may_be_put_as_json(ask: Ask) -> None:
+    await ask("PUT", "/admin/tenants/demo/policy", LAVISH)
+
+    assert (await ask("GET", "/admin/tenants/demo/policy")).json()["policy"] == LAVISH
+
+
+async def test_a_wrong_policy_is_refused_and_the_last_good_one_stays(
+    ask: Ask, wiring: Wiring
+) -> None:
+    reply = await ask("PUT", "/admin/tenants/demo/policy", {"routing": {"teirs": {}}})
+
+    assert "did you mean 'tiers'?" in reply.json()["error"]["message"]
+    assert wiring.policies.policy_of("demo", "default").version == 0
+
+
+async def test_of_two_who_edit_the_same_version_the_second_is_refused(ask: Ask) -> None:
+    etag = (await ask("GET", "/admin/tenants/demo/policy")).headers["etag"]
+    headers = {**ADMIN, "if-match": etag}
+
+    first = await ask("PUT", "/admin/tenants/demo/policy", LAVISH, headers)
+    second = await ask("PUT", "/admin/tenants/demo/policy", LAVISH, headers)
+
+    assert (first.status_code, second.status_code) == (200, 412)
+    assert second.json()["error"]["code"] == "policy_conflict"
+
+
+async def test_rolling_back_puts_an_old_version_as_a_new_one(ask: Ask) -> None:
+    await ask("PUT", "/admin/tenants/demo/policy", FRUGAL.encode())
+    await ask("PUT", "/admin/tenants/demo/policy", LAVISH)
+
+    reply = await ask("POST", "/admin/tenants/demo/policy/rollback", {"version": 1})
+
+    assert reply.json()["version"] == 3
+    assert (await ask("GET", "/admin/tenants/demo/policy")).json()["text"] == FRUGAL
+    listed = (await ask("GET", "/admin/tenants/demo/policy/versions")).json()["data"]
+    assert [version["version"] for version in listed] == [3, 2, 1]
