@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,7 +23,8 @@ from gateway.cli.output import (
 )
 from gateway.demo_client import GatewayClient, GatewayUnusable
 
-_START_S = 60.0
+_START_S, _DEGRADED_S = 60.0, 30.0
+Readiness = Literal["absent", "starting", "degraded", "ready"]
 
 
 def demo(
@@ -94,19 +95,19 @@ async def gateway_at(
 ) -> AsyncIterator[bool]:
     """Hold a gateway at `base_url` for the block: the one that runs there, else one we start.
 
-    `command` starts it; None means that it must be running already.
-
-    Yields True when it was started here; then it is stopped at the end, and its log is `log_path`.
+    `command` starts it; None means that it must be running already. Yields True when it was started
+    here; then it is stopped at the end, and its log is `log_path`.
 
     Raises:
-        GatewayUnusable: it stopped, or was not ready within a minute.
+        GatewayUnusable: there is none, it stopped, or it was not ready within a minute.
     """
     async with GatewayClient(base_url, "", timeout_s=5) as client:
-        if await _is_ready(client):
+        if await _readiness(client) != "absent":
+            await _wait_ready(client, lambda: False)
             yield False
             return
         if command is None:
-            raise GatewayUnusable(f"no gateway is ready at {base_url}")
+            raise GatewayUnusable(f"no gateway answers at {base_url}")
         note(f"no gateway runs at {base_url}: starting one")
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("wb") as log:
@@ -114,13 +115,10 @@ async def gateway_at(
                 *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
         try:
-            deadline_s = perf_counter() + _START_S
-            while not await _is_ready(client):
-                if child.returncode is not None or perf_counter() > deadline_s:
-                    raise GatewayUnusable(
-                        f"the gateway did not come up at {base_url}; see {log_path}"
-                    )
-                await asyncio.sleep(0.2)
+            try:
+                await _wait_ready(client, lambda: child.returncode is not None)
+            except GatewayUnusable as error:
+                raise GatewayUnusable(f"{error}; see {log_path}") from error
             yield True
         finally:
             if child.returncode is None:
@@ -128,12 +126,28 @@ async def gateway_at(
             await child.wait()
 
 
-async def _is_ready(client: GatewayClient) -> bool:
+async def _wait_ready(client: GatewayClient, has_stopped: Callable[[], bool]) -> None:
+    """Wait until every part is ready; after half a minute a degraded gateway will do."""
+    started_s = perf_counter()
+    while (readiness := await _readiness(client)) != "ready":
+        waited_s = perf_counter() - started_s
+        if readiness == "degraded" and waited_s > _DEGRADED_S:
+            note("the gateway is ready, but not all of its parts are: see /readyz")
+            return
+        if has_stopped() or waited_s > _START_S:
+            raise GatewayUnusable(f"the gateway did not come up at {client.base_url}")
+        await asyncio.sleep(0.2)
+
+
+async def _readiness(client: GatewayClient) -> Readiness:
     try:
-        status, _ = await client.json("GET", "/readyz")
+        status, body = await client.json("GET", "/readyz")
     except GatewayUnusable:
-        return False
-    return status == 200
+        return "absent"
+    if status != 200:
+        return "starting"
+    parts = (body or {}).get("checks") or {}
+    return "ready" if all(state == "ready" for state in parts.values()) else "degraded"
 
 
 def serve_command(config: Path | None) -> list[str]:
