@@ -75,15 +75,19 @@ def _money(report: Report) -> str:
     cost, actual_micro = report.cost, report.cost["usd_micro"]
     rows = [("as routed", "", *_amounts(report, actual_micro), "", "recorded by each answer")]
     for each in report.comparisons:
-        saved = "" if each.saved is None else f"{each.saved:+.0%}"
-        rows.append((each.name, each.model, *_amounts(report, each.usd_micro), saved, each.how))
-    heads = ("", "model", "USD", cost["currency"] or "", "saved", "how")
+        amounts = _amounts(report, each.usd_micro)
+        rows.append((each.name, each.model, *amounts, _against(each.saved), each.how))
+    heads = ("", "model", "USD", cost["currency"] or "", "routed costs", "how")
     lines = [
         "Cost",
         table(heads, rows),
         "  Comparisons are priced, not run: each turn keeps the token counts recorded for the",
-        "  model that answered it. Saved is 1 - routed / compared. Quality is not compared.",
+        "  model that answered it. The quality of answers is not compared.",
     ]
+    if any(row.note and row.note.startswith("Simulated") for row in report.mix):
+        lines.append(
+            "  A simulated model's amounts are catalogue prices of answers nobody generated."
+        )
     if cost["n_unpriced"]:
         lines.append(f"  {cost['n_unpriced']} answers have no known price and are not in the sums.")
     if report.ledger is None:
@@ -96,6 +100,13 @@ def _money(report: Report) -> str:
             f"answers sum to {cost['cost_micro']}: {equal}."
         )
     return "\n".join(lines)
+
+
+def _against(saved: float | None) -> str:
+    if saved is None:
+        return ""
+    # `saved` is 1 - routed / compared; a person reads more or less easier than a sign.
+    return f"{saved:.0%} less" if saved >= 0 else f"{-saved:.0%} more"
 
 
 def _amounts(report: Report, usd_micro: int | None) -> tuple[str, str]:
