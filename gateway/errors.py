@@ -45,6 +45,10 @@ class RequestError(GatewayError):
         self.headers = dict(headers or {})
 
 
+class ChildFailed(GatewayError):
+    """A process that the gateway needs did not start; the message holds its last words."""
+
+
 class LedgerAway(GatewayError):
     """The ledger or the idempotency record cannot be reached and the policy says to refuse."""
 

@@ -144,9 +144,7 @@ class Meter:
         rate, _ = self.rates.rate_on(policy.budget.currency, self.clock().date())
         return to_micro(worst, rate)
 
-    def _tolerate(
-        self, error: LedgerUnavailable, policy: Policy, disclosure: Disclosure
-    ) -> None:
+    def _tolerate(self, error: LedgerUnavailable, policy: Policy, disclosure: Disclosure) -> None:
         if policy.on_ledger_down == "block":
             raise error
         self._degradations.failed("ledger", error, disclosure.request_id)
@@ -231,7 +229,9 @@ class MeteredTurn:
             usage = self._delivered_usage() if status != "failed" else self._used_by_failure()
         closing = self._closing(status, usage, end, error)
         self._disclosure.usage = usage
-        record = turn_record(self._turn, self._tenant, self._disclosure, status, self._meter.clock())
+        record = turn_record(
+            self._turn, self._tenant, self._disclosure, status, self._meter.clock()
+        )
         if self.reservation is not None:
             settling = self._meter.settle(self.reservation, closing, record)
             await asyncio.shield(self._meter.keep(settling))
@@ -320,7 +320,9 @@ def turn_record(
 def _sum(before: Cost | None, cost: Cost | None) -> Cost | None:
     if before is None or cost is None:
         return cost or before
-    return replace(cost, usd_micro=before.usd_micro + cost.usd_micro, micro=before.micro + cost.micro)
+    return replace(
+        cost, usd_micro=before.usd_micro + cost.usd_micro, micro=before.micro + cost.micro
+    )
 
 
 def _cost_to_json(cost: Cost | None) -> dict[str, Any] | None:

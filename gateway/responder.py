@@ -243,9 +243,7 @@ class Responder:
         models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
         first_call = await self._call(path, models[0])
         plan = Plan(models, first_call.input_tokens, lambda m: self._output_tokens(path, m))
-        metered = await self._meter.open(
-            path.turn, path.tenant, path.policy, path.disclosure, plan
-        )
+        metered = await self._meter.open(path.turn, path.tenant, path.policy, path.disclosure, plan)
         try:
             await path.memory.append_new()
             events = self._attempts(path, metered, models, first_call)

@@ -20,10 +20,35 @@ from policies.usage import Cost, Usage
 
 # Parameters that reach the model as the caller wrote them.
 PASSED_PARAMS = frozenset(
-    "tools tool_choice parallel_tool_calls response_format stop n max_completion_tokens temperature "
-    "top_p top_k min_p presence_penalty frequency_penalty repetition_penalty logit_bias logprobs "
-    "top_logprobs seed reasoning_effort verbosity modalities audio prediction prompt_cache_key "
-    "safety_identifier service_tier web_search_options".split()
+    [
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "response_format",
+        "stop",
+        "n",
+        "max_completion_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repetition_penalty",
+        "logit_bias",
+        "logprobs",
+        "top_logprobs",
+        "seed",
+        "reasoning_effort",
+        "verbosity",
+        "modalities",
+        "audio",
+        "prediction",
+        "prompt_cache_key",
+        "safety_identifier",
+        "service_tier",
+        "web_search_options",
+    ]
 )
 _NAME = r"^[^\x00-\x1f\x7f]{1,256}$"
 
@@ -129,8 +154,17 @@ class ChatBody(BaseModel):
 
 # Fields with a meaning of their own here, so neither passed on nor reported as dropped.
 _OURS = frozenset(
-    "messages model stream stream_options max_tokens user metadata conversation "
-    "previous_response_id".split()
+    [
+        "messages",
+        "model",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "user",
+        "metadata",
+        "conversation",
+        "previous_response_id",
+    ]
 )
 
 
