@@ -9,13 +9,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import numpy as np
+
 from memory.context import Shares, assemble, plan_context, weight_of
 from memory.conversation import Context, Item, Message
 from memory.counting import TokenCounter
+from memory.embedder import Encoding
 from memory.lexical import best_passage, words_of
-from memory.recall import RecallWeights, rank
+from memory.recall import RecallWeights, Signals, rank
 from memory.remembered import Remembered
 from memory.summarize import date_line, segment_ranges, summarise
+
+_ALSO_COMPARED = 300
+"""Documents compared by meaning because their words match, in conversations too long for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +43,9 @@ def context_of(
     counter: TokenCounter,
     shares: Shares,
     recall: RecallWeights,
+    encoding: Encoding | None = None,
 ) -> Context:
-    """Return the context of a turn.
+    """Return the context of a turn; `encoding` is the query's, None to recall by words alone.
 
     Raises:
         ContextTooLarge: if instructions and the last user message do not fit.
@@ -61,13 +68,13 @@ def context_of(
         shares=shares,
     )
     folded = items[: plan.tail_start]
-    query = _query(items, wanted.new)
+    query = query_of(items, wanted.new)
     summary, ranked = "", list[Item]()
     if folded and remembered:
         if wanted.use_summary and plan.summary_tokens:
             summary = _summary(folded, plan.summary_tokens, remembered, counter)
         if wanted.use_recall and query:
-            ranked = rank(folded, query, remembered.indexed(), recall)
+            ranked = _ranked(folded, query, encoding, remembered, recall)
     words = words_of(query)
     return assemble(
         plan,
@@ -81,7 +88,8 @@ def context_of(
     )
 
 
-def _query(items: Sequence[Item], new: Sequence[Message]) -> str:
+def query_of(items: Sequence[Item], new: Sequence[Message]) -> str:
+    """Return the words of the last user message, what recall looks for."""
     for message in reversed(new):
         if message.role == "user":
             return message.text
@@ -89,6 +97,23 @@ def _query(items: Sequence[Item], new: Sequence[Message]) -> str:
         if item.message.role == "user":
             return item.message.text
     return ""
+
+
+def _ranked(
+    folded: Sequence[Item],
+    query: str,
+    encoding: Encoding | None,
+    remembered: Remembered,
+    recall: RecallWeights,
+) -> list[Item]:
+    documents = np.fromiter((item.seq - 1 for item in folded), np.intp, len(folded))
+    lexical = remembered.indexed().scores(query)
+    meaning = None
+    if encoding is not None and remembered.vectors is not None and len(remembered.vectors):
+        also = np.argsort(-lexical)[:_ALSO_COMPARED]
+        meaning = remembered.vectors.scores(encoding, also[also < len(remembered.vectors)])
+    order = rank(documents, query, remembered.traits, Signals(lexical, meaning), recall)
+    return [folded[i] for i in order]
 
 
 def _summary(

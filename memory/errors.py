@@ -10,7 +10,8 @@
     │   └── ItemTooLarge             over the configured size                       413
     ├── TipConflict              the conversation moved on; carries the new tip     409
     ├── IdempotencyMismatch      the key was used before with another body          422
-    └── ContextTooLarge          the last message alone does not fit the window     400
+    ├── ContextTooLarge          the last message alone does not fit the window     400
+    └── EmbedderBusy             too many wait for the encoder; recall goes without
 
 Redis errors pass through untouched: the gateway answers without memory and says so.
 """
@@ -94,3 +95,11 @@ class ContextTooLarge(MemoryFault):
         super().__init__(f"{needed_tokens} tokens are needed and the window has {window_tokens}")
         self.needed_tokens = needed_tokens
         self.window_tokens = window_tokens
+
+
+class EmbedderBusy(MemoryFault):
+    """Too many callers wait for the encoder; whoever asks goes on without vectors."""
+
+    def __init__(self, n_waiting: int) -> None:
+        super().__init__(f"{n_waiting} callers wait for the encoder already")
+        self.n_waiting = n_waiting

@@ -10,8 +10,12 @@ from collections.abc import Iterable, Sequence
 
 from memory.context import weight_of
 from memory.conversation import Item
+from memory.embedder import DIMENSIONS, NOTHING, Embedder
 from memory.lexical import LexicalIndex
+from memory.quoting import speaker_of
+from memory.recall import Traits
 from memory.store import Loaded
+from memory.vectors import TokenVectors
 
 
 class Remembered:
@@ -22,6 +26,8 @@ class Remembered:
         self.items: list[Item] = []
         self.weights: list[int] = []
         self.index = LexicalIndex()
+        self.traits = Traits()
+        self.vectors: TokenVectors | None = None
         self.summaries: dict[tuple[str, str, int, int], str] = {}
         self.is_linear = True
 
@@ -54,10 +60,33 @@ class Remembered:
         return path
 
     def indexed(self) -> LexicalIndex:
-        """Return the index over all items held now; mutates it."""
+        """Return the index over all items held now; mutates it and the traits."""
         for item in self.items[len(self.index) :]:
             self.index.add(searchable(item))
+            self.traits.add(item)
         return self.index
+
+    def encoded(self, embedder: Embedder, at_most: int) -> int:
+        """Give vectors to the next items that lack them; return how many it were.
+
+        For a worker thread, one at a time: it takes milliseconds an item.
+        """
+        if self.vectors is None:
+            self.vectors = TokenVectors(DIMENSIONS)
+        waiting = self.items[len(self.vectors) :][:at_most]
+        for item in waiting:
+            text = spoken(item)
+            if text and embedder.can_read(text):
+                self.vectors.add(embedder.encode_now([text])[0].tokens)
+            else:
+                self.vectors.add(NOTHING)
+        return len(waiting)
+
+
+def spoken(item: Item) -> str:
+    """Return the text an item's vectors are made of: who said what."""
+    text = item.message.text
+    return f"{speaker_of(item)}: {text}" if text else ""
 
 
 def searchable(item: Item) -> str:

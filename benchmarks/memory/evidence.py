@@ -26,6 +26,7 @@ from tokenizers import Tokenizer
 from memory import Conversation, Item, MemoryConfig, Message
 from memory.building import ContextRequest, context_of
 from memory.counting import TokenCounter
+from memory.embedder import OnnxEmbedder
 from memory.remembered import Remembered
 from memory.store import Loaded
 
@@ -58,10 +59,14 @@ def conversation_of(data: dict[str, Any]) -> Remembered:
 
 
 def outcomes(
-    data: dict[str, Any], limit: int, count: Callable[[str], int], config: MemoryConfig
+    data: dict[str, Any],
+    remembered: Remembered,
+    embedder: OnnxEmbedder | None,
+    limit: int,
+    count: Callable[[str], int],
+    config: MemoryConfig,
 ) -> Iterator[Outcome]:
     """Yield what each question with evidence found."""
-    remembered = conversation_of(data)
     counter = TokenCounter(count)
     items = remembered.view(len(remembered.items))
     for question in data["questions"]:
@@ -77,7 +82,8 @@ def outcomes(
             use_recall=True,
         )
         started = time.perf_counter()
-        context = context_of(request, remembered, counter, config.shares, config.recall)
+        encoding = embedder.encode_now([question["question"]])[0] if embedder else None
+        context = context_of(request, remembered, counter, config.shares, config.recall, encoding)
         seconds = time.perf_counter() - started
         assert context.tokens <= limit
         found = {*context.recalled, *context.recent}
@@ -106,6 +112,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tokens", default="500,1000,2000,4000")
     parser.add_argument("--tokenizer", type=Path, default=Path("memory/model/tokenizer.json"))
+    parser.add_argument("--words-only", action="store_true", help="recall without the encoder")
     options = parser.parse_args()
     tokenizer = Tokenizer.from_file(str(options.tokenizer))
     tokenizer.no_truncation()
@@ -114,10 +121,18 @@ def main() -> None:
     def count(text: str) -> int:
         return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
+    embedder = None if options.words_only else OnnxEmbedder.from_folder()
     conversations = [json.loads(path.read_text()) for path in sorted(options.data.glob("*.json"))]
+    remembered = [conversation_of(data) for data in conversations]
+    for held in remembered:
+        held.encoded(embedder, len(held.items)) if embedder else None
     rows: dict[str, dict[int, float]] = defaultdict(dict)
     for limit in map(int, options.tokens.split(",")):
-        found = [o for c in conversations for o in outcomes(c, limit, count, MemoryConfig())]
+        found = [
+            outcome
+            for data, held in zip(conversations, remembered, strict=True)
+            for outcome in outcomes(data, held, embedder, limit, count, MemoryConfig())
+        ]
         rows["all"][limit] = _mean([o.share for o in found])
         for category in sorted({o.category for o in found}):
             rows[category][limit] = _mean([o.share for o in found if o.category == category])
