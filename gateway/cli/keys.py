@@ -23,6 +23,8 @@ from gateway.cli.output import (
 )
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from gateway.tenants import Key, TenantStore
 
 app = typer.Typer(help="Create, list and revoke keys.", no_args_is_help=True)
@@ -49,7 +51,7 @@ def create(
     ends = None if expires_at is None else expires_at.replace(tzinfo=UTC)
 
     async def work() -> tuple[Key, str]:
-        async with _store(config) as store:
+        async with opened_store(config) as (store, _):
             if tenant is not None and await store.tenant(tenant) is None:
                 raise CommandFailed(f"there is no tenant {tenant!r}")
             return await store.create_key(tenant, name, scopes=chosen, expires_at=ends)
@@ -72,7 +74,7 @@ def list_keys(
     """List keys: ids, names, scopes and dates, never the keys themselves."""
 
     async def work() -> list[Key]:
-        async with _store(config) as store:
+        async with opened_store(config) as (store, _):
             if admin:
                 return await store.keys(None)
             if tenant is not None:
@@ -93,7 +95,7 @@ def revoke(key_id: str, config: ConfigPath = None, as_json: JsonFlag = False) ->
     """Make a key useless, in every running gateway within two seconds."""
 
     async def work() -> bool:
-        async with _store(config) as store:
+        async with opened_store(config) as (store, _):
             return await store.revoke_key(key_id)
 
     if not asyncio.run(work()):
@@ -119,7 +121,8 @@ def key_to_wire(key: Key) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _store(config: Path | None) -> AsyncIterator[TenantStore]:
+async def opened_store(config: Path | None) -> AsyncIterator[tuple[TenantStore, Engine]]:
+    """Hold the database of the configuration open, with its tenants in it."""
     from gateway.database import open_database
     from gateway.tenants import TenantStore
 
@@ -128,7 +131,7 @@ async def _store(config: Path | None) -> AsyncIterator[TenantStore]:
     store = TenantStore(engine, pepper=settings.pepper, clock=lambda: datetime.now(UTC))
     try:
         await store.prepare(settings.tenants)
-        yield store
+        yield store, engine
     finally:
         engine.dispose()
 

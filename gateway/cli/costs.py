@@ -1,0 +1,228 @@
+"""turnwise costs: what the books say, as a table or CSV, and making the roll-ups anew."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from zoneinfo import ZoneInfo
+
+import typer
+
+from gateway.cli.output import (
+    CommandFailed,
+    ConfigPath,
+    JsonFlag,
+    say,
+    say_json,
+    say_table,
+)
+
+if TYPE_CHECKING:
+    from gateway.tenants import Tenant
+    from policies.books import Books, CostRow
+
+app = typer.Typer(help="What turns cost.", no_args_is_help=True)
+
+TenantName = Annotated[str, typer.Option(help="Whose costs.")]
+FirstDay = Annotated[
+    datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day; today.")
+]
+LastDay = Annotated[
+    datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day; today.")
+]
+GroupBy = Annotated[str, typer.Option(help="Of day, model, tier, tag, end_user; commas between.")]
+Currency = Annotated[str | None, typer.Option(help="USD, or the tenant's own (the default).")]
+Zone = Annotated[str | None, typer.Option("--tz", help="For days; the tenant's by default.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The answer to one question to the books; amounts in micro-units of `currency`."""
+
+    first: date
+    last: date
+    timezone: str
+    currency: str
+    groups: tuple[str, ...]
+    rows: tuple[CostRow, ...]
+
+    def micro(self, row: CostRow) -> int:
+        """Return a row's cost in the asked currency."""
+        return row.usd_micro if self.currency == "USD" else row.micro
+
+    def to_wire(self) -> dict[str, Any]:
+        """Return the answer as `GET /v1/costs` gives it."""
+        rows = [self._row(row) for row in self.rows]
+        counts = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost_micro")
+        return {
+            "from": self.first.isoformat(),
+            "to": self.last.isoformat(),
+            "tz": self.timezone,
+            "currency": self.currency,
+            "rows": rows,
+            "total": {name: sum(row[name] for row in rows) for name in counts},
+            "unpriced_requests": sum(row.unpriced for row in self.rows),
+        }
+
+    def _row(self, row: CostRow) -> dict[str, Any]:
+        return {
+            **row.group,
+            "requests": row.requests,
+            "input_tokens": row.input_tokens,
+            "cached_input_tokens": row.cached_input_tokens,
+            "output_tokens": row.output_tokens,
+            "cost_micro": self.micro(row),
+        }
+
+
+@app.command()
+def show(
+    tenant: TenantName = "demo",
+    first_day: FirstDay = None,
+    last_day: LastDay = None,
+    group_by: GroupBy = "day,model,tier",
+    currency: Currency = None,
+    timezone: Zone = None,
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a tenant's turns cost, from the roll-ups."""
+    costs = _read(config, tenant, first_day, last_day, group_by, currency, timezone)
+    wire = costs.to_wire()
+    if as_json:
+        say_json(wire)
+        return
+    columns = [*costs.groups, "requests", "input_tokens", "output_tokens", "cost"]
+    rows = [
+        [*(row[name] for name in columns[:-1]), money(row["cost_micro"], costs.currency)]
+        for row in (*wire["rows"], {**dict.fromkeys(costs.groups, "total"), **wire["total"]})
+    ]
+    say_table(columns, rows)
+    if wire["unpriced_requests"]:
+        say(f"{wire['unpriced_requests']} attempts had no known price and are not in the sums")
+
+
+@app.command()
+def export(
+    tenant: TenantName = "demo",
+    first_day: FirstDay = None,
+    last_day: LastDay = None,
+    group_by: GroupBy = "day,model,tier,end_user",
+    currency: Currency = None,
+    timezone: Zone = None,
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the same rows as CSV, amounts in whole micro-units."""
+    costs = _read(config, tenant, first_day, last_day, group_by, currency, timezone)
+    wire = costs.to_wire()
+    if as_json:
+        say_json(wire["rows"])
+        return
+    columns = [*costs.groups, "requests", "input_tokens", "cached_input_tokens", "output_tokens"]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow([*columns, "cost_micro", "currency"])
+    for row in wire["rows"]:
+        cells = [harmless(row[name]) for name in columns]
+        writer.writerow([*cells, row["cost_micro"], costs.currency])
+
+
+@app.command()
+def rebuild(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the roll-ups anew from the recorded turns and entries."""
+
+    async def work() -> int:
+        async with _opened(config) as (books, _):
+            return await books.rebuild(tenant)
+
+    n_rows = asyncio.run(work())
+    if as_json:
+        say_json({"rows_read": n_rows})
+    else:
+        say(f"the roll-ups are made anew from {n_rows} rows")
+
+
+def money(micro: int, currency: str) -> str:
+    """Return an amount for people, six decimals because a turn costs that little."""
+    return f"{micro / 1_000_000:.6f} {currency}"
+
+
+def harmless(cell: object) -> object:
+    """Return a CSV cell that no spreadsheet takes for a formula."""
+    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{cell}"
+    return cell
+
+
+def _read(
+    config: Path | None,
+    tenant_id: str,
+    first_day: datetime | None,
+    last_day: datetime | None,
+    group_by: str,
+    currency: str | None,
+    timezone: str | None,
+) -> Costs:
+    from policies.books import GROUPS, day_bounds
+
+    groups = tuple(name.strip() for name in group_by.split(",") if name.strip())
+    unknown = [name for name in groups if name not in GROUPS]
+    if unknown:
+        raise CommandFailed(f"no such group: {unknown[0]}; there are {', '.join(GROUPS)}", code=2)
+
+    async def work() -> Costs:
+        async with _opened(config) as (books, tenants):
+            tenant = tenants.get(tenant_id)
+            if tenant is None:
+                raise CommandFailed(f"there is no tenant {tenant_id!r}")
+            zone = _zone(timezone or tenant.timezone)
+            unit = (currency or tenant.currency).upper()
+            if unit not in ("USD", tenant.currency):
+                raise CommandFailed(f"amounts are kept in USD and {tenant.currency}", code=2)
+            today = datetime.now(ZoneInfo(zone)).date()
+            first = first_day.date() if first_day else today
+            last = last_day.date() if last_day else today
+            if last < first:
+                raise CommandFailed(f"--to {last} is before --from {first}", code=2)
+            start, end = day_bounds(first, last, zone)
+            rows = await books.costs(
+                tenant_id, start=start, end=end, timezone=zone, group_by=groups
+            )
+            return Costs(first, last, zone, unit, groups, tuple(rows))
+
+    return asyncio.run(work())
+
+
+@asynccontextmanager
+async def _opened(
+    config: Path | None,
+) -> AsyncIterator[tuple[Books, Mapping[str, Tenant]]]:
+    from redis.asyncio import Redis
+
+    from gateway.cli.keys import opened_store
+    from policies.books import Books
+
+    async with opened_store(config) as (store, engine):
+        # Reading the books asks Redis nothing: what still waits there is booked by the gateway.
+        books = Books(engine, Redis())
+        await books.prepare()
+        yield books, {tenant.id: tenant for tenant in await store.tenants()}
+
+
+def _zone(name: str) -> str:
+    from zoneinfo import available_timezones
+
+    if name not in available_timezones():
+        raise CommandFailed(f"{name} is no time zone of the IANA list", code=2)
+    return name

@@ -1,0 +1,96 @@
+"""turnwise router: score prompts with the shipped classifier; train, evaluate and calibrate it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from time import thread_time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gateway.cli.output import CommandFailed, ConfigPath, load_settings_or_fail, note, say
+
+if TYPE_CHECKING:
+    from memory.conversation import Message
+    from router.decision import RoutingDecision
+    from router.labels import Prediction
+
+app = typer.Typer(help="Score, train, evaluate and calibrate the router.", no_args_is_help=True)
+
+
+@app.command()
+def score(
+    source: Annotated[Path, typer.Option("--in", help="JSON lines: id and messages.")],
+    target: Annotated[
+        Path | None, typer.Option("--out", help="JSON lines; left out, standard output.")
+    ] = None,
+    policy: Annotated[str, typer.Option(help="A policy's file, or its name.")] = "default",
+    timings: Annotated[bool, typer.Option("--timings", help="Add cpu_ms to each line.")] = False,
+    config: ConfigPath = None,
+) -> None:
+    """Score conversations: P(the cheapest tier is not good enough), tier and labels of each."""
+    from gateway.cli.policy import policy_named
+    from gateway.cli.route import local_router
+    from router.errors import RouterError
+    from router.request import RouteRequest
+
+    settings = load_settings_or_fail(config, is_dry=True)
+    rules, router = policy_named(policy, settings), local_router()
+    if not router.is_ready:
+        raise CommandFailed("without a classifier there are no scores")
+    n_scored = 0
+    opened = nullcontext() if target is None else target.open("w", encoding="utf-8")
+    with opened as file:
+        for name, messages in _conversations(source):
+            request = RouteRequest(messages=messages)
+            started_s = thread_time()
+            try:
+                decision = router.route(request, policy=rules, catalog=settings.catalog)
+            except RouterError as error:
+                decision = None
+                note(f"{name}: {error}")
+            cpu_s = thread_time() - started_s
+            row = _row(name, decision) if decision else _row(name, router.predict(request))
+            if timings:
+                row["cpu_ms"] = round(cpu_s * 1000, 4)
+            line = json.dumps(row, ensure_ascii=False)
+            if file is None:
+                say(line)
+            else:
+                file.write(line + "\n")
+            n_scored += 1
+    note(f"{n_scored} conversations scored by {router.classifier} under {rules.label}")
+
+
+def _row(name: Any, scored: RoutingDecision | Prediction | None) -> dict[str, Any]:
+    score = scored.score if scored else None
+    return {
+        "id": name,
+        "score": None if score is None else round(score, 6),
+        "tier": getattr(scored, "tier", None),
+        "labels": scored.labels.to_wire() if scored else {},
+    }
+
+
+def _conversations(path: Path) -> Iterator[tuple[Any, list[Message]]]:
+    from memory.conversation import message_from_wire
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                    yield row["id"], [message_from_wire(message) for message in row["messages"]]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise CommandFailed(
+                        f"{path}:{number}: a line holds id and messages with role and content: "
+                        f"{type(error).__name__} {error}",
+                        code=2,
+                    ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandFailed(f"{path} cannot be read: {error}", code=2) from error
