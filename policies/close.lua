@@ -1,26 +1,43 @@
--- Closes a ledger entry exactly once, and may open the next attempt under the same hold.
--- KEYS: spend, open, leases, stream
--- ARGV: entry id, charge, record (JSON), next entry id ('' for none), next opening, lease until
--- Returns: {outcome, settled, reserved}; outcome 1 closed now, 0 it was closed before.
+-- Closes a ledger entry, counting it exactly once, and may open the next attempt under its hold.
+-- KEYS: spend, open, leases, stream, orphans (hash: entry -> charge of its estimate)
+-- ARGV: 1 entry id  2 charge  3 record (JSON)  4 next entry id ('' none)  5 next opening
+--       6 lease until  7 orphan's lifetime (s, '' the closer knows the true end)
+-- Returns: {outcome, settled, reserved}; outcome 1 counted now, 0 it had been before.
 local opened = redis.call('HGET', KEYS[2], ARGV[1])
-if not opened then
-  return {
-    0,
-    tonumber(redis.call('HGET', KEYS[1], 'settled') or '0'),
-    tonumber(redis.call('HGET', KEYS[1], 'reserved') or '0'),
-  }
+local orphan = not opened and redis.call('HGET', KEYS[5], ARGV[1])
+local hold, charge = '0', nil
+
+if opened then
+  if ARGV[7] ~= '' then
+    -- Only an expired lease makes an orphan: its owner may have renewed it since the sweep looked.
+    local lease = redis.call('ZSCORE', KEYS[3], ARGV[1])
+    if lease and tonumber(lease) > tonumber(ARGV[6]) then return {0, 0, 0} end
+    redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
+    redis.call('EXPIRE', KEYS[5], ARGV[7])
+  end
+  hold = string.sub(opened, 1, string.find(opened, '|', 1, true) - 1)
+  redis.call('HDEL', KEYS[2], ARGV[1])
+  redis.call('ZREM', KEYS[3], ARGV[1])
+  charge = ARGV[2]
+elseif orphan then
+  redis.call('HDEL', KEYS[5], ARGV[1])
+  charge = string.format('%d', tonumber(ARGV[2]) - tonumber(orphan))
+elseif ARGV[7] ~= '' then
+  return {0, 0, 0}
 end
-local hold = string.sub(opened, 1, string.find(opened, '|', 1, true) - 1)
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('ZREM', KEYS[3], ARGV[1])
+
+-- Closed before, or forgotten by a server that lost its memory: the books take an id once.
 redis.call('XADD', KEYS[4], '*', 'e', ARGV[3])
-local settled = redis.call('HINCRBY', KEYS[1], 'settled', ARGV[2])
-local reserved
-if ARGV[4] ~= '' then
-  redis.call('HSET', KEYS[2], ARGV[4], hold .. '|' .. ARGV[5])
-  redis.call('ZADD', KEYS[3], ARGV[6], ARGV[4])
-  reserved = tonumber(redis.call('HGET', KEYS[1], 'reserved'))
-else
-  reserved = redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. hold)
+
+-- A missing counter is filled from the books, which will hold this charge by then.
+if charge and redis.call('HEXISTS', KEYS[1], 'settled') == 1 then
+  redis.call('HINCRBY', KEYS[1], 'settled', charge)
 end
-return {1, settled, reserved}
+if ARGV[4] ~= '' then
+  redis.call('HSETNX', KEYS[2], ARGV[4], hold .. '|' .. ARGV[5])
+  redis.call('ZADD', KEYS[3], ARGV[6], ARGV[4])
+elseif hold ~= '0' then
+  redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. hold)
+end
+local counts = redis.call('HMGET', KEYS[1], 'settled', 'reserved')
+return {charge and 1 or 0, tonumber(counts[1] or '0'), tonumber(counts[2] or '0')}

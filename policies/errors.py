@@ -61,15 +61,26 @@ class BudgetExceeded(PolicyError):
     """The hold of a turn does not fit what is left of the budget; amounts in micro-units."""
 
     def __init__(
-        self, tenant: str, *, limit_micro: int, left_micro: int, currency: str, resets_at: datetime
+        self,
+        tenant: str,
+        *,
+        limit_micro: int,
+        left_micro: int,
+        currency: str,
+        resets_at: datetime,
+        hold_micro: int = 0,
     ) -> None:
-        super().__init__(
-            f"The budget of {limit_micro / 1e6:.2f} {currency} is spent; "
-            f"it resets at {resets_at.isoformat()}."
-        )
+        limit = f"The budget of {limit_micro / 1e6:.2f} {currency}"
+        if left_micro > 0:
+            what = f"{limit} has {left_micro / 1e6:.6f} left and this turn may cost up to "
+            what += f"{hold_micro / 1e6:.6f}"
+        else:
+            what = f"{limit} is spent"
+        super().__init__(f"{what}; it resets at {resets_at.isoformat()}.")
         self.tenant = tenant
         self.limit_micro = limit_micro
         self.left_micro = left_micro
+        self.hold_micro = hold_micro
         self.currency = currency
         self.resets_at = resets_at
 

@@ -1,78 +1,58 @@
 """The hot side of the ledger: hold money and open an entry, then close it, each in one Lua script.
 
 Owns the Redis keys of money. Every entry that is closed goes to the tenant's stream in the same
-script; `books.py` takes it from there into SQL. Knows no prices: amounts arrive in micro-units.
+script; `books.py` takes it from there into SQL. A turn of one attempt costs two round trips.
+Knows no prices: amounts arrive in micro-units. Keys of one tenant share one hash slot; only the
+set of all tenants, written once per process and tenant, lives in another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
+from weakref import WeakValueDictionary
 
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from policies.budget import Budget, BudgetState, Period, period_of
+from policies.entry import (
+    EntryClosing,
+    EntryOpening,
+    EntryStatus,
+    entry_to_json,
+    opening_to_json,
+    orphan_records,
+)
 from policies.errors import BudgetExceeded, LedgerUnavailable
 
-EntryStatus = Literal["complete", "cancelled", "failed"]
+__all__ = [
+    "EntryClosing",
+    "EntryOpening",
+    "EntryStatus",
+    "Ledger",
+    "LedgerKeys",
+    "Reservation",
+    "SettledInBooks",
+    "ledger_keys",
+]
+
+SettledInBooks = Callable[[str, Period, str], Awaitable[int]]
+"""(tenant, period, currency) -> micro-units booked in it, with nothing left in the stream."""
 
 LEASE_S = 90.0  # a crashed gateway's holds come back within this and one sweep
+SWEEP_S = 20.0
+TENANTS_KEY = "tw:{ledger}:tenants"
+MAX_ATTEMPTS = 8
 _KEEP_SPEND = timedelta(days=40)
+_ORPHAN_S = 86_400  # how long the true end of an orphan may come late and still be counted
+_MAX_EXACT = 2**53 - 1  # Lua counts in doubles
+_SEED_ATTEMPTS = 5
 _UNAVAILABLE = (RedisError, OSError, TimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class EntryOpening:
-    """An attempt about to be made; `id` is unique, `n` counts the attempts of a turn from 1."""
-
-    id: str
-    request_id: str
-    tenant: str
-    n: int
-    model: str
-    backend: str
-    tier: str
-    opened_at: datetime
-    currency: str
-    policy: str
-    conversation: str | None = None
-    end_user: str | None = None
-    tags: tuple[str, ...] = ()
-    kind: str = "chat"
-
-
-@dataclass(frozen=True, slots=True)
-class EntryClosing:
-    """How an attempt ended.
-
-    `charge_micro` is what counts against the budget, in the budget's currency; `cost` the amounts
-    of record as JSON values, None where the price is unknown. Token counts are OpenAI's inclusive
-    buckets.
-    """
-
-    status: EntryStatus
-    closed_at: datetime
-    charge_micro: int = 0
-    usage: Mapping[str, Any] = field(default_factory=dict)
-    cost: Mapping[str, Any] | None = None
-    error: str | None = None
-
-
-@dataclass(slots=True)
-class Reservation:
-    """Money held for a turn, and the entry that is open now; `state` is as of the last script."""
-
-    opening: EntryOpening
-    keys: LedgerKeys
-    budget: Budget | None
-    period: Period
-    hold_micro: int
-    state: BudgetState
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,33 +63,67 @@ class LedgerKeys:
     open: str
     leases: str
     stream: str
+    orphans: str
 
 
-def ledger_keys(tenant: str, period_key: str, currency: str) -> LedgerKeys:
-    """Return the keys of a tenant for one budget period."""
+def ledger_keys(tenant: str, period_key: str = "", currency: str = "") -> LedgerKeys:
+    """Return the keys of a tenant; `spend` is the counter of one budget period."""
     base = f"tw:{{t:{tenant}}}:"
     return LedgerKeys(
         f"{base}spend:{currency}:{period_key}",
         f"{base}entries",
         f"{base}leases",
         f"{base}ledger",
+        f"{base}orphans",
     )
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Reservation:
+    """Money held for a turn, and the entry that is open now; `state` is as of the last script.
+
+    `unsent` are closings that Redis did not take yet, oldest first. An owner that lets go of a
+    reservation without settling it lets its lease run out.
+    """
+
+    opening: EntryOpening
+    keys: LedgerKeys
+    budget: Budget | None
+    period: Period
+    hold_micro: int
+    state: BudgetState
+    is_settled: bool = False
+    unsent: list[list[Any]] = field(default_factory=list)
 
 
 class Ledger:
     """Reserve, close and sweep, for every tenant.
 
+    `touched` holds the tenants whose streams this process has written to; the books empty it.
+
     Args:
         redis: a handle with `decode_responses=False`.
         clock: aware UTC now.
+        settled_in_books: asked once when a period's counter is not in Redis: a new period, a
+            changed budget, a server that lost its memory. None starts such a counter at zero.
     """
 
-    def __init__(self, redis: Redis, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        clock: Callable[[], datetime],
+        settled_in_books: SettledInBooks | None = None,
+    ) -> None:
         self._redis = redis
         self._clock = clock
+        self._settled_in_books = settled_in_books
         self._reserve = redis.register_script(_lua("reserve"))
         self._close = redis.register_script(_lua("close"))
-        self._live: dict[str, Reservation] = {}
+        self._live: WeakValueDictionary[str, Reservation] = WeakValueDictionary()
+        self._unsent: dict[str, Reservation] = {}
+        self._states: dict[str, tuple[str, float, BudgetState]] = {}
+        self._periods: dict[tuple[str, str], Period] = {}
+        self._registered: set[str] = set()
         self.touched: set[str] = set()
 
     async def reserve(
@@ -126,27 +140,30 @@ class Ledger:
             BudgetExceeded: settled + reserved + hold would pass the limit; nothing was held.
             LedgerUnavailable: Redis does not answer.
         """
-        period, keys = self._place(opening.tenant, budget, opening.currency)
+        tenant = opening.tenant
+        period, keys = self._place(tenant, budget, opening.currency)
+        currency = budget.currency if budget else opening.currency
         limit_micro = budget.refuses_at_micro if budget else -1
-        lease = self._lease_until()
-        expires = int((period.end + _KEEP_SPEND).timestamp())
-        blob = orjson.dumps(_opening_to_json(opening, keys.spend))
-        try:
-            outcome, settled, reserved = await self._reserve(
-                keys=[keys.spend, keys.open, keys.leases],
-                args=[opening.id, blob, hold_micro, limit_micro, lease, expires],
-            )
-        except _UNAVAILABLE as error:
-            raise LedgerUnavailable("Money cannot be held: the ledger does not answer.") from error
+        hold_micro = max(0, min(hold_micro, _MAX_EXACT))
+        args = [
+            opening.id,
+            orjson.dumps(opening_to_json(opening, keys.spend)),
+            hold_micro,
+            limit_micro,
+            self._lease_until(),
+            int((period.end + _KEEP_SPEND).timestamp()),
+        ]
+        outcome, settled, reserved = await self._reserve_on(keys, args, tenant, period, currency)
+        state = self._note_state(tenant, keys, budget, period, currency, settled, reserved)
         if outcome == 0 and budget is not None:
             raise BudgetExceeded(
-                opening.tenant,
+                tenant,
                 limit_micro=budget.limit_micro,
                 left_micro=max(0, limit_micro - settled - reserved),
+                hold_micro=hold_micro,
                 currency=budget.currency,
                 resets_at=period.end,
             )
-        state = _state(budget, period, opening.currency, settled, reserved)
         reservation = Reservation(opening, keys, budget, period, hold_micro, state)
         self._live[opening.id] = reservation
         return reservation
@@ -157,33 +174,29 @@ class Ledger:
         """Close the open entry and open the next attempt under the same hold.
 
         Raises:
-            LedgerUnavailable: Redis does not answer; nothing has changed.
+            LedgerUnavailable: Redis does not answer; the closing is kept and sent before the next.
         """
-        record = {
-            "entry": _entry_to_json(reservation.opening, closing, reservation.keys.spend),
-            "turn": None,
-        }
-        await self._finish(reservation, closing, record, opening)
+        self._queue(reservation, closing, None, opening)
         self._live.pop(reservation.opening.id, None)
         reservation.opening = opening
         self._live[opening.id] = reservation
+        await self._send(reservation)
 
     async def settle(
         self, reservation: Reservation, closing: EntryClosing, turn_record: Mapping[str, Any]
     ) -> BudgetState:
         """Close the last entry with what was really used and give the rest of the hold back.
 
-        A second call for the same entry changes nothing.
+        A second call for the same reservation sends nothing new, only what Redis has not taken.
 
         Raises:
-            LedgerUnavailable: Redis does not answer; the lease will close the entry.
+            LedgerUnavailable: Redis does not answer; the closing is kept, and sent by the next
+                call or by `send_unsent`.
         """
-        record = {
-            "entry": _entry_to_json(reservation.opening, closing, reservation.keys.spend),
-            "turn": dict(turn_record),
-        }
-        await self._finish(reservation, closing, record, None)
-        self._live.pop(reservation.opening.id, None)
+        if not reservation.is_settled:
+            reservation.is_settled = True
+            self._queue(reservation, closing, turn_record, None)
+        await self._send(reservation)
         return reservation.state
 
     async def record(self, tenant: str, turn_record: Mapping[str, Any]) -> None:
@@ -192,47 +205,76 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
-        stream = ledger_keys(tenant, "", "").stream
+        blob = orjson.dumps({"entry": None, "turn": dict(turn_record)})
         try:
-            await self._redis.xadd(
-                stream, {"e": orjson.dumps({"entry": None, "turn": dict(turn_record)})}
-            )
+            await self._register(tenant)
+            await self._redis.xadd(ledger_keys(tenant).stream, {"e": blob})
         except _UNAVAILABLE as error:
             raise LedgerUnavailable("The turn cannot be recorded.") from error
         self.touched.add(tenant)
 
-    async def state(self, tenant: str, budget: Budget | None, currency: str) -> BudgetState:
+    async def state(
+        self, tenant: str, budget: Budget | None, currency: str, *, max_age_s: float = 0.0
+    ) -> BudgetState:
         """Return what is settled and held in the running period.
+
+        Args:
+            tenant: whose.
+            budget: the tenant's; None has no limit.
+            currency: the tenant's; counts where there is no budget.
+            max_age_s: a state that a script of this process returned at most so long ago will do,
+                which saves the round trip.
 
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
         period, keys = self._place(tenant, budget, currency)
+        currency = budget.currency if budget else currency
+        spend, at_s, known = self._states.get(tenant, ("", 0.0, None))
+        if known and spend == keys.spend and self._clock().timestamp() - at_s < max_age_s:
+            return _state(budget, period, currency, known.settled_micro, known.reserved_micro)
         try:
-            settled, reserved = await self._redis.hmget(keys.spend, ["settled", "reserved"])
+            counts = await self._redis.hmget(keys.spend, ["settled", "reserved"])
+            settled, reserved = (int(count or 0) for count in counts)
+            if counts[0] is None and self._settled_in_books is not None:
+                settled = await self._settled_in_books(tenant, period, currency)
         except _UNAVAILABLE as error:
             raise LedgerUnavailable("The budget cannot be read.") from error
-        return _state(budget, period, currency, int(settled or 0), int(reserved or 0))
+        return self._note_state(tenant, keys, budget, period, currency, settled, reserved)
 
     async def renew(self) -> None:
         """Extend the leases of this process's open entries; called well within `LEASE_S`."""
         lease = self._lease_until()
         by_key: dict[str, dict[str, float]] = {}
-        for entry_id, reservation in self._live.items():
+        for entry_id, reservation in list(self._live.items()):
             by_key.setdefault(reservation.keys.leases, {})[entry_id] = lease
         for key, members in by_key.items():
             await self._redis.zadd(key, members, xx=True)
 
-    async def sweep(self, tenants: Iterable[str]) -> int:
+    async def send_unsent(self) -> int:
+        """Send closings that Redis did not take; return how many reservations still wait."""
+        for reservation in list(self._unsent.values()):
+            try:
+                await self._send(reservation)
+            except LedgerUnavailable:
+                break  # the others would fare no better
+        return len(self._unsent)
+
+    async def tenants(self) -> list[str]:
+        """Return every tenant that ever had an entry: whom to sweep, whose streams to empty."""
+        names: Any = await self._redis.smembers(TENANTS_KEY)
+        return sorted(name.decode() for name in names)
+
+    async def sweep(self, tenants: Iterable[str] | None = None) -> int:
         """Close every entry whose lease ran out as failed; return how many there were.
 
-        What the upstream charged is unknown then: the row says so (`is_estimated`), costs nothing,
-        and the hold goes back.
+        What the upstream charged is unknown then: the row says so (`is_estimated`), carries what
+        was known at its opening, and the hold goes back. None sweeps every tenant.
         """
         now = self._clock()
         n_closed = 0
-        for tenant in tenants:
-            keys = ledger_keys(tenant, "", "")
+        for tenant in await self.tenants() if tenants is None else tenants:
+            keys = ledger_keys(tenant)
             expired: Any = await self._redis.zrangebyscore(keys.leases, "-inf", now.timestamp())
             for entry_id in expired:
                 blob: Any = await self._redis.hget(keys.open, entry_id)
@@ -244,81 +286,129 @@ class Ledger:
 
     async def pending(self, tenant: str, request_id: str) -> Mapping[str, Any] | None:
         """Return the opening of a turn that is being answered now, None when there is none."""
-        keys = ledger_keys(tenant, "", "")
-        for n in range(1, 9):
-            blob: Any = await self._redis.hget(keys.open, f"{request_id}:{n}")
+        ids = [f"{request_id}:{n}" for n in range(1, MAX_ATTEMPTS + 1)]
+        blobs: Any = await self._redis.hmget(ledger_keys(tenant).open, ids)
+        for blob in blobs:
             if blob is not None:
-                opening: Mapping[str, Any] = orjson.loads(blob.partition(b"|")[2])
-                return opening
+                return _opening_of(blob)
         return None
 
+    async def rebuild(self, tenant: str, budget: Budget | None, currency: str) -> None:
+        """Forget the running period's counter, so that the next turn takes it from the books.
+
+        Without books to take it from nothing changes.
+
+        Raises:
+            LedgerUnavailable: Redis does not answer.
+        """
+        if self._settled_in_books is None:
+            return
+        _, keys = self._place(tenant, budget, currency)
+        self._states.pop(tenant, None)
+        try:
+            await self._redis.hdel(keys.spend, "settled")
+        except _UNAVAILABLE as error:
+            raise LedgerUnavailable("The counter cannot be rebuilt now.") from error
+
+    async def _reserve_on(
+        self, keys: LedgerKeys, args: list[Any], tenant: str, period: Period, currency: str
+    ) -> tuple[int, int, int]:
+        names = [keys.spend, keys.open, keys.leases, keys.stream]
+        seed, seen = ("", "") if self._settled_in_books else ("0", "")
+        try:
+            await self._register(tenant)
+            for _ in range(_SEED_ATTEMPTS):
+                outcome, settled, reserved, *last = await self._reserve(names, [*args, seed, seen])
+                if outcome != 2 or self._settled_in_books is None:
+                    return outcome, settled, reserved
+                seen = last[0]
+                seed = str(await self._settled_in_books(tenant, period, currency))
+        except _UNAVAILABLE as error:
+            raise LedgerUnavailable("Money cannot be held: the ledger does not answer.") from error
+        raise LedgerUnavailable("Money cannot be held: the books change faster than they are read.")
+
+    def _queue(
+        self,
+        reservation: Reservation,
+        closing: EntryClosing,
+        turn_record: Mapping[str, Any] | None,
+        following: EntryOpening | None,
+    ) -> None:
+        opening, spend = reservation.opening, reservation.keys.spend
+        turn = None if turn_record is None else dict(turn_record)
+        record = {"entry": entry_to_json(opening, closing, spend), "turn": turn}
+        blob = orjson.dumps(opening_to_json(following, spend)) if following else b""
+        next_id = following.id if following else ""
+        closed = [opening.id, closing.charge_micro, orjson.dumps(record), next_id, blob]
+        reservation.unsent.append(closed)
+        self._unsent[opening.request_id] = reservation
+
+    async def _send(self, reservation: Reservation) -> None:
+        """Send the kept closings in their order; Redis counts each once, however often it comes."""
+        keys, tenant = reservation.keys, reservation.opening.tenant
+        budget, period = reservation.budget, reservation.period
+        names = [keys.spend, keys.open, keys.leases, keys.stream, keys.orphans]
+        while reservation.unsent:
+            closed = reservation.unsent[0]
+            try:
+                reply = await self._close(names, [*closed, self._lease_until(), ""])
+            except _UNAVAILABLE as error:
+                raise LedgerUnavailable("An entry cannot be closed now.") from error
+            if reservation.unsent and reservation.unsent[0] is closed:
+                del reservation.unsent[0]
+            self.touched.add(tenant)
+            reservation.state = self._note_state(
+                tenant, keys, budget, period, reservation.state.currency, reply[1], reply[2]
+            )
+        self._unsent.pop(reservation.opening.request_id, None)
+        if reservation.is_settled:
+            self._live.pop(reservation.opening.id, None)
+
     async def _close_orphan(self, tenant: str, blob: bytes, now: datetime) -> int:
-        opening = orjson.loads(blob.partition(b"|")[2])
-        spend = opening.pop("spend")
-        entry = {
-            **opening,
-            "status": "failed",
-            "closed_us": _to_us(now),
-            "usage": {"is_estimated": True},
-            "cost": {"usd_micro": 0, "micro": 0, "rate": None, "rate_date": None},
-            "error": "the gateway stopped before it could settle",
-        }
-        turn = {
-            "request_id": opening["request_id"],
-            "tenant": tenant,
-            "status": "failed",
-            "model": opening["model"],
-            "tier": opening["tier"],
-            "conversation": opening["conversation"],
-            "end_user": opening["end_user"],
-            "tags": opening["tags"],
-            "policy": opening["policy"],
-            "started_us": opening["opened_us"],
-            "ended_us": _to_us(now),
-            "currency": opening["currency"],
-            "cache": "none",
-        }
-        keys = ledger_keys(tenant, "", "")
+        opening = dict(_opening_of(blob))
+        keys = ledger_keys(tenant)
         outcome, _, _ = await self._close(
-            keys=[spend, keys.open, keys.leases, keys.stream],
-            args=[opening["id"], 0, orjson.dumps({"entry": entry, "turn": turn}), "", "", 0],
+            [opening["spend"], keys.open, keys.leases, keys.stream, keys.orphans],
+            [
+                opening["id"],
+                opening["estimate_charge_micro"],
+                orjson.dumps(orphan_records(opening, now)),
+                "",
+                "",
+                now.timestamp(),
+                _ORPHAN_S,
+            ],
         )
         self.touched.add(tenant)
         return int(outcome)
 
-    async def _finish(
+    async def _register(self, tenant: str) -> None:
+        if tenant not in self._registered:
+            await self._redis.sadd(TENANTS_KEY, tenant)
+            self._registered.add(tenant)
+
+    def _note_state(
         self,
-        reservation: Reservation,
-        closing: EntryClosing,
-        record: Mapping[str, Any],
-        following: EntryOpening | None,
-    ) -> None:
-        keys, opening = reservation.keys, reservation.opening
-        blob = orjson.dumps(_opening_to_json(following, keys.spend)) if following else b""
-        try:
-            _, settled, reserved = await self._close(
-                keys=[keys.spend, keys.open, keys.leases, keys.stream],
-                args=[
-                    opening.id,
-                    closing.charge_micro,
-                    orjson.dumps(record),
-                    following.id if following else "",
-                    blob,
-                    self._lease_until(),
-                ],
-            )
-        except _UNAVAILABLE as error:
-            raise LedgerUnavailable("An entry cannot be closed now.") from error
-        self.touched.add(opening.tenant)
-        reservation.state = _state(
-            reservation.budget, reservation.period, opening.currency, settled, reserved
-        )
+        tenant: str,
+        keys: LedgerKeys,
+        budget: Budget | None,
+        period: Period,
+        currency: str,
+        settled: int,
+        reserved: int,
+    ) -> BudgetState:
+        state = _state(budget, period, currency, settled, reserved)
+        self._states[tenant] = (keys.spend, self._clock().timestamp(), state)
+        return state
 
     def _place(
         self, tenant: str, budget: Budget | None, currency: str
     ) -> tuple[Period, LedgerKeys]:
         kind, timezone = (budget.period, budget.timezone) if budget else ("month", "UTC")
-        period = period_of(kind, timezone, self._clock())
+        now = self._clock()
+        period = self._periods.get((kind, timezone))
+        if period is None or not period.start <= now < period.end:
+            period = self._periods[kind, timezone] = period_of(kind, timezone, now)
         return period, ledger_keys(tenant, period.key, budget.currency if budget else currency)
 
     def _lease_until(self) -> float:
@@ -329,6 +419,11 @@ def _lua(name: str) -> str:
     return files("policies").joinpath(f"{name}.lua").read_text(encoding="utf-8")
 
 
+def _opening_of(blob: bytes) -> Mapping[str, Any]:
+    opening: Mapping[str, Any] = orjson.loads(blob.partition(b"|")[2])
+    return opening
+
+
 def _state(
     budget: Budget | None, period: Period, currency: str, settled: int, reserved: int
 ) -> BudgetState:
@@ -336,42 +431,7 @@ def _state(
         limit_micro=budget.limit_micro if budget else None,
         settled_micro=settled,
         reserved_micro=reserved,
-        currency=budget.currency if budget else currency,
+        currency=currency,
         period=budget.period if budget else None,
         resets_at=period.end if budget else None,
     )
-
-
-def _to_us(at: datetime) -> int:
-    return round(at.timestamp() * 1_000_000)
-
-
-def _opening_to_json(opening: EntryOpening, spend: str) -> dict[str, Any]:
-    return {
-        "id": opening.id,
-        "request_id": opening.request_id,
-        "tenant": opening.tenant,
-        "n": opening.n,
-        "model": opening.model,
-        "backend": opening.backend,
-        "tier": opening.tier,
-        "opened_us": _to_us(opening.opened_at),
-        "currency": opening.currency,
-        "policy": opening.policy,
-        "conversation": opening.conversation,
-        "end_user": opening.end_user,
-        "tags": opening.tags,
-        "kind": opening.kind,
-        "spend": spend,
-    }
-
-
-def _entry_to_json(opening: EntryOpening, closing: EntryClosing, spend: str) -> dict[str, Any]:
-    return {
-        **_opening_to_json(opening, spend),
-        "status": closing.status,
-        "closed_us": _to_us(closing.closed_at),
-        "usage": closing.usage,
-        "cost": closing.cost,
-        "error": closing.error,
-    }

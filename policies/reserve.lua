@@ -1,17 +1,30 @@
 -- Opens a ledger entry and holds money for it, or refuses.
--- KEYS: spend (hash: settled, reserved), open (hash: entry -> hold|opening), leases (zset)
--- ARGV: entry id, opening (JSON), hold, limit (-1: none), lease until (epoch s), spend expiry (epoch s)
--- Returns: {outcome, settled, reserved} after the operation; outcome 1 held, 0 refused.
-local settled = tonumber(redis.call('HGET', KEYS[1], 'settled') or '0')
-local reserved = tonumber(redis.call('HGET', KEYS[1], 'reserved') or '0')
-if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then
-  return {1, settled, reserved}
+-- KEYS: spend (hash: settled, reserved), open (hash: entry -> hold|opening), leases (zset), stream
+-- ARGV: 1 entry id  2 opening (JSON)  3 hold  4 limit (-1: none)  5 lease until (epoch s)
+--       6 spend expiry (epoch s)  7 settled so far according to the books ('' unknown)
+--       8 last id of the stream when the books were asked ('' any)
+-- Returns: {outcome, settled, reserved} after the operation, and for outcome 2 the stream's last id.
+--   1 held, 0 refused, 2 the counter is not there: ask the books what is settled, then ask again.
+local counts = redis.call('HMGET', KEYS[1], 'settled', 'reserved')
+local settled, reserved = tonumber(counts[1] or '0'), tonumber(counts[2] or '0')
+if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return {1, settled, reserved} end
+
+if not counts[1] then
+  local last = '0-0'
+  local info = redis.pcall('XINFO', 'STREAM', KEYS[4])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then last = info[i + 1] end
+  end
+  -- A close since the books were asked would be missing from their sum.
+  if ARGV[7] == '' or (ARGV[8] ~= '' and ARGV[8] ~= last) then return {2, 0, 0, last} end
+  settled = tonumber(ARGV[7])
 end
-local hold = tonumber(ARGV[3])
+
 local limit = tonumber(ARGV[4])
-if limit >= 0 and (settled >= limit or settled + reserved + hold > limit) then
+if limit >= 0 and (settled >= limit or settled + reserved + tonumber(ARGV[3]) > limit) then
   return {0, settled, reserved}
 end
+if not counts[1] then redis.call('HSET', KEYS[1], 'settled', ARGV[7]) end
 reserved = redis.call('HINCRBY', KEYS[1], 'reserved', ARGV[3])
 redis.call('EXPIREAT', KEYS[1], ARGV[6])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3] .. '|' .. ARGV[2])

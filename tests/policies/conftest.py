@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import Engine
+
+from gateway.database import open_database
+from policies.books import Books
+from policies.entry import EntryClosing, EntryOpening
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+async def books(engine: Engine, redis: Redis) -> Books:
+    books = Books(engine, redis)
+    await books.prepare()
+    return books
+
+
+Opening = Callable[..., EntryOpening]
+Closing = Callable[..., EntryClosing]
+
+
+@pytest.fixture
+def opening(clock: Clock) -> Opening:
+    def make(number: int = 1, n: int = 1, **fields: object) -> EntryOpening:
+        base: dict[str, object] = {
+            "id": f"req_{number:x}:{n}",
+            "request_id": f"req_{number:x}",
+            "tenant": "acme",
+            "n": n,
+            "model": "gpt",
+            "backend": "openai",
+            "tier": "strong",
+            "opened_at": clock(),
+            "currency": "INR",
+            "policy": "default@0",
+        }
+        return EntryOpening(**{**base, **fields})  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture
+def closing(clock: Clock) -> Closing:
+    def make(micro: int = 0, status: str = "complete", **fields: object) -> EntryClosing:
+        base: dict[str, object] = {
+            "status": status,
+            "closed_at": clock(),
+            "charge_micro": micro,
+            "usage": {"input_tokens": 10, "output_tokens": 5, "cached_input_tokens": 4},
+            "cost": {
+                "usd_micro": micro // 85,
+                "micro": micro,
+                "rate": "85.0",
+                "rate_date": "2026-04-01",
+            },
+        }
+        return EntryClosing(**{**base, **fields})  # type: ignore[arg-type]
+
+    return make
+
+
+def turn_of(entry: EntryOpening, status: str = "complete", **fields: object) -> dict[str, object]:
+    """Return the record of the turn that an entry belongs to."""
+    started_us = round(entry.opened_at.timestamp() * 1_000_000)
+    return {
+        "request_id": entry.request_id,
+        "tenant": entry.tenant,
+        "conversation": entry.conversation,
+        "end_user": entry.end_user,
+        "tags": entry.tags,
+        "status": status,
+        "tier": entry.tier,
+        "model": entry.model,
+        "policy": entry.policy,
+        "cache": "none",
+        "currency": entry.currency,
+        "started_us": started_us,
+        "ended_us": started_us + 1_000,
+        **fields,
+    }
