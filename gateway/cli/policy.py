@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +23,9 @@ from gateway.cli.output import (
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+    from gateway.tenants import Tenant
     from policies.policy import Policy
+    from policies.store import PolicyStore, PolicyVersion
 
 app = typer.Typer(help="Check, show and change routing policies.", no_args_is_help=True)
 
@@ -95,3 +101,97 @@ def error_to_wire(error: Any) -> dict[str, Any]:
         "allowed": error.allowed,
         "nearest": error.nearest,
     }
+
+
+@app.command()
+def show(
+    tenant: Annotated[str, typer.Argument(help="Whose policy.")],
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show the policy that a tenant's turns are routed by, as it was written."""
+
+    async def work() -> tuple[str, int, str]:
+        async with _opened(config) as (policies, tenants):
+            owner = tenant_of(tenant, tenants)
+            for newest in await policies.versions(tenant):
+                return newest.name, newest.version, newest.text
+            return owner.policy, 0, policies.text_of(owner.policy)
+
+    name, version, text = asyncio.run(work())
+    if as_json:
+        say_json({"tenant": tenant, "name": name, "version": version, "text": text})
+    else:
+        note(f"{name}@{version}")
+        say(text.rstrip())
+
+
+@app.command()
+def put(
+    tenant: Annotated[str, typer.Argument(help="Whose policy.")],
+    file: Annotated[Path, typer.Argument(help="The new policy.")],
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make a file the tenant's policy, as a new version; running gateways follow."""
+    settings = load_settings_or_fail(config)
+    read_policy(file, settings)
+    text = file.read_text(encoding="utf-8")
+
+    async def work() -> PolicyVersion:
+        async with _opened(config) as (policies, tenants):
+            owner = tenant_of(tenant, tenants)
+            return await policies.put(tenant, text, name=owner.policy)
+
+    _say_version(asyncio.run(work()), as_json=as_json)
+
+
+@app.command()
+def rollback(
+    tenant: Annotated[str, typer.Argument(help="Whose policy.")],
+    version: Annotated[int, typer.Argument(help="The version to put again.", min=1)],
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put an earlier version again, as a new one."""
+
+    async def work() -> PolicyVersion:
+        async with _opened(config) as (policies, _):
+            return await policies.rollback(tenant, version)
+
+    _say_version(asyncio.run(work()), as_json=as_json)
+
+
+def tenant_of(name: str, tenants: Mapping[str, Tenant]) -> Tenant:
+    """Return the tenant of a name.
+
+    Raises:
+        CommandFailed: there is none.
+    """
+    if name not in tenants:
+        raise CommandFailed(f"there is no tenant {name!r}")
+    return tenants[name]
+
+
+def _say_version(version: PolicyVersion, *, as_json: bool) -> None:
+    if as_json:
+        say_json({"tenant": version.tenant, "version": version.version, "etag": version.etag})
+    else:
+        say(f"{version.tenant} is now routed by {version.name}@{version.version}")
+
+
+@asynccontextmanager
+async def _opened(config: Path | None) -> AsyncIterator[tuple[PolicyStore, Mapping[str, Tenant]]]:
+    from gateway.cli.keys import opened_store
+    from policies.store import PolicyStore
+
+    settings = load_settings_or_fail(config)
+    async with opened_store(config) as (store, engine):
+        policies = PolicyStore(
+            engine,
+            settings.catalog,
+            folders=settings.policy_dirs,
+            clock=lambda: datetime.now(UTC),
+        )
+        await policies.prepare([])
+        yield policies, {tenant.id: tenant for tenant in await store.tenants()}
