@@ -64,7 +64,7 @@ class ReplyEnd:
 
 
 class Backend(Protocol):
-    """A place that answers: an OpenAI-compatible server, litellm, the local engine, a simulation."""
+    """A place that answers: an OpenAI-compatible server, litellm, the engine, a simulation."""
 
     def stream(self, call: Call) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         """Yield the reply's deltas and then exactly one ReplyEnd.

@@ -1,0 +1,345 @@
+"""The lean path: any server that speaks OpenAI's chat completions, over one shared aiohttp session.
+
+Owns the HTTP exchange and its deadlines. What the objects mean is `chunks.py`'s business, how they
+are framed `event_stream.py`'s. An SDK would cost many times the CPU of the whole turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import orjson
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.backends.base import Call, ReplyDelta, ReplyEnd
+from gateway.backends.chunks import ReplyReader, error_of
+from gateway.backends.event_stream import EventStream, EventTooLarge
+from gateway.errors import BackendBroken, BackendError, BackendTimeout, BackendUnavailable
+
+SCOPE_HEADER = "x-turnwise-scope"
+_DONE = b"[DONE]"
+_MAX_ERROR_BYTES = 64 * 1024
+_DRAIN_S = 0.05
+_KEEP_ALIVE_S = 30.0
+# A kept connection that the server closed just as we wrote to it fails this fast; only then is the
+# request sent once more, because no server has worked on it.
+_STALE_S = 0.1
+_BROKEN_CONNECTION = (aiohttp.ClientError, OSError)
+
+
+@contextlib.asynccontextmanager
+async def http_session(
+    *, connect_s: float = 3.0, max_connections: int = 1000
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Yield the session that all backends share, and close it afterwards.
+
+    Args:
+        connect_s: how long looking up and connecting may take, in seconds.
+        max_connections: how many connections may be open at once, kept ones included.
+    """
+    connector = aiohttp.TCPConnector(
+        limit=max_connections, keepalive_timeout=_KEEP_ALIVE_S, ttl_dns_cache=60
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=connect_s),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=True,
+        trust_env=False,
+        read_bufsize=2**17,
+    )
+    async with session:
+        yield session
+    # TLS connections need one more turn of the loop to say goodbye.
+    await asyncio.sleep(0)
+
+
+class OpenAIBackend:
+    """An OpenAI-compatible server; many calls at once share its connections.
+
+    Args:
+        name: the backend's name in the configuration, for messages.
+        base_url: up to and including `/v1`.
+        session: from `http_session`; it belongs to whoever opened it.
+        api_key: sent as a bearer token when given.
+        sends_scope: whether the server is our own engine, which wants `x-turnwise-scope`.
+        headers: further headers of every request.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        *,
+        session: aiohttp.ClientSession,
+        api_key: str | None = None,
+        sends_scope: bool = False,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self._url = URL(f"{base_url.rstrip('/')}/chat/completions")
+        self._session = session
+        self._sends_scope = sends_scope
+        self._headers = CIMultiDict({"Content-Type": "application/json", **(headers or {})})
+        if api_key:
+            self._headers["Authorization"] = f"Bearer {api_key}"
+
+    async def close(self) -> None:
+        """Do nothing: the session is shared and closed by its owner."""
+
+    async def stream(self, call: Call) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+        """Yield the reply's deltas and then one ReplyEnd; see `Backend`."""
+        reader = ReplyReader(self.name)
+        started_s = asyncio.get_running_loop().time()
+        response = await self._open(call, started_s)
+        try:
+            if call.is_stream and response.content_type != "application/json":
+                async with aclosing(self._deltas(call, response, reader, started_s)) as deltas:
+                    async for delta in deltas:
+                        yield delta
+            else:
+                body = await self._read_json(response, started_s + call.total_s)
+                for delta in reader.whole(body):
+                    yield delta
+            yield reader.end()
+            await _drain(response)
+        finally:
+            # Closes the connection, and so stops generation, unless the answer was read to its end.
+            response.close() if not response.content.at_eof() else response.release()
+
+    # One request: out, and its headers back.
+
+    async def _open(self, call: Call, started_s: float) -> aiohttp.ClientResponse:
+        data = orjson.dumps(_body_of(call), default=_plain)
+        headers = self._headers
+        if self._sends_scope:
+            headers = headers.copy()
+            headers[SCOPE_HEADER] = call.scope
+        wait_s = call.first_token_s if call.is_stream else call.total_s
+        try:
+            async with asyncio.timeout_at(started_s + wait_s):
+                response = await self._send(data, headers)
+                if response.status != 200:
+                    raise await self._error_of(response)
+                return response
+        except TimeoutError as error:
+            raise self._timeout_of(error, wait_s) from error
+        except _BROKEN_CONNECTION as error:
+            raise BackendUnavailable(self.name, f"{self.name} {_reason_of(error)}") from error
+
+    async def _send(self, data: bytes, headers: CIMultiDict[str]) -> aiohttp.ClientResponse:
+        loop = asyncio.get_running_loop()
+        sent_s = loop.time()
+        try:
+            return await self._session.post(
+                self._url, data=data, headers=headers, allow_redirects=False
+            )
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+            if loop.time() - sent_s > _STALE_S:
+                raise
+        return await self._session.post(
+            self._url, data=data, headers=headers, allow_redirects=False
+        )
+
+    async def _error_of(self, response: aiohttp.ClientResponse) -> BackendError:
+        async with response:
+            text = await response.content.read(_MAX_ERROR_BYTES)
+        try:
+            body = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            body = None
+        # vLLM and others put the error's fields at the top level; Ollama sends a string.
+        error = (body.get("error") or body) if isinstance(body, dict) else response.reason
+        return error_of(
+            self.name,
+            error,
+            status=response.status,
+            retry_after_s=retry_after_s(response.headers, datetime.now(UTC)),
+        )
+
+    async def _read_json(self, response: aiohttp.ClientResponse, deadline_s: float) -> Any:
+        try:
+            async with asyncio.timeout_at(deadline_s):
+                text = await response.read()
+        except TimeoutError as error:
+            raise self._timeout_of(error, None) from error
+        except _BROKEN_CONNECTION as error:
+            raise BackendBroken(self.name, f"{self.name} {_reason_of(error)}") from error
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise BackendBroken(self.name, f"{self.name}'s answer is not JSON.") from error
+
+    # One stream: events in, deltas out.
+
+    async def _deltas(
+        self,
+        call: Call,
+        response: aiohttp.ClientResponse,
+        reader: ReplyReader,
+        started_s: float,
+    ) -> AsyncGenerator[ReplyDelta, None]:
+        events = EventStream()
+        watch = _Watch(response, call, started_s)
+        is_done = False
+        try:
+            while not is_done:
+                watch.waits()
+                chunk = await response.content.readany()
+                if not chunk:
+                    break
+                watch.heard()
+                for data in events.feed(chunk):
+                    if data == _DONE:
+                        is_done = True
+                        break
+                    watch.has_begun = True
+                    for delta in reader.deltas(orjson.loads(data)):
+                        yield delta
+        except (*_BROKEN_CONNECTION, EventTooLarge, orjson.JSONDecodeError) as error:
+            if watch.expired_after_s is not None:
+                raise self._timeout_of(error, watch.expired_after_s) from error
+            if not reader.choices and isinstance(error, _BROKEN_CONNECTION):
+                raise BackendUnavailable(self.name, f"{self.name} {_reason_of(error)}") from error
+            raise BackendBroken(self.name, f"{self.name} {_reason_of(error)}") from error
+        finally:
+            watch.close()
+        if not reader.is_complete:
+            raise BackendBroken(self.name, f"{self.name} ended the stream before the answer's end.")
+
+    def _timeout_of(self, error: BaseException, wait_s: float | None) -> BackendTimeout:
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return BackendTimeout(self.name, f"{self.name} does not accept connections.")
+        within = "in time" if wait_s is None else f"within {wait_s:g} s"
+        return BackendTimeout(self.name, f"{self.name} said nothing {within}.")
+
+
+class _Watch:
+    """Closes a response that stays silent for too long, at the price of a clock reading per chunk.
+
+    One timer, moved only when it fires: a timeout context around every read would cost more than
+    the read itself.
+    """
+
+    def __init__(self, response: aiohttp.ClientResponse, call: Call, started_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._response = response
+        self._idle_s = call.idle_s
+        self._end_s = started_s + call.total_s
+        self._first_s = started_s + call.first_token_s
+        self._heard_s = started_s
+        self._is_waiting = False
+        self._started_s = started_s
+        self.has_begun = False
+        self.expired_after_s: float | None = None
+        self._timer = self._loop.call_at(
+            min(self._first_s, self._end_s, self._loop.time() + call.idle_s), self._look
+        )
+
+    def waits(self) -> None:
+        """Note that a read begins: from here the upstream's silence counts."""
+        self._is_waiting = True
+        self._heard_s = self._loop.time()
+
+    def heard(self) -> None:
+        """Note that something came; the time until the next read is the caller's own."""
+        self._is_waiting = False
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now_s = self._loop.time()
+        deadline_s = self._end_s
+        if self._is_waiting:
+            silent_s = self._heard_s + self._idle_s if self.has_begun else self._first_s
+            deadline_s = min(deadline_s, silent_s)
+        if now_s < deadline_s:
+            self._timer = self._loop.call_at(min(deadline_s, now_s + self._idle_s), self._look)
+            return
+        since_s = self._heard_s if self.has_begun and deadline_s < self._end_s else self._started_s
+        self.expired_after_s = round(deadline_s - since_s, 3)
+        self._response.close()
+
+
+def _body_of(call: Call) -> dict[str, Any]:
+    body = {"model": call.model, "messages": call.messages, **call.params}
+    body.pop("stream_options", None)
+    if call.is_stream:
+        body["stream"] = True
+        # Asked for whatever the caller wants: the ledger needs it.
+        body["stream_options"] = {"include_usage": True}
+    return body
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+async def _drain(response: aiohttp.ClientResponse) -> None:
+    """Read what follows the answer, so that the connection can be kept; normally nothing."""
+    if response.content.at_eof():
+        return
+    with contextlib.suppress(TimeoutError, *_BROKEN_CONNECTION):
+        async with asyncio.timeout(_DRAIN_S):
+            while not response.content.at_eof():
+                await response.content.readany()
+
+
+def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Return how long an upstream asks to be left alone, None where it does not say.
+
+    Source: RFC 9110, section 10.2.3 (seconds or a date); `retry-after-ms` is OpenAI's.
+    """
+    text = headers.get("retry-after-ms")
+    if text is not None:
+        wait_s = _seconds(text)
+        if wait_s is not None:
+            return wait_s / 1000
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    wait_s = _seconds(text)
+    if wait_s is not None:
+        return wait_s
+    try:
+        at = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    return max(0.0, (at - now).total_seconds())
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        wait_s = float(text)
+    except ValueError:
+        return None
+    return wait_s if 0 <= wait_s < 1e9 else None
+
+
+def _reason_of(error: BaseException) -> str:
+    """Return what happened in words that hold nothing of the request."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "cannot be found: its host name does not resolve."
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            return "has a certificate that is not trusted."
+        case aiohttp.ClientConnectorError():
+            return "refuses connections."
+        case orjson.JSONDecodeError():
+            return "sent an event that is not JSON."
+        case EventTooLarge():
+            return "sent an event that is too large."
+    return "closed the connection."
