@@ -9,10 +9,9 @@ function isoDay(date) {
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
 }
 
-// The range the form means: whole days, the last one included, so the API's end is the day after.
+// Both days are included; the API counts them in the tenant's time zone unless one is given.
 function query(groups) {
-  const end = new Date(`${byId("to").value}T12:00:00`);
-  const values = { from: byId("from").value, to: isoDay(new Date(end.getTime() + DAY_MS)), group_by: groups };
+  const values = { from: byId("from").value, to: byId("to").value, group_by: groups };
   for (const name of ["currency", "tz"]) {
     if (byId(name).value.trim()) values[name] = byId(name).value.trim();
   }
