@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli.output import CommandFailed, ConfigPath, load_settings_or_fail, note, say
+from gateway.cli.output import (
+    CommandFailed,
+    ConfigPath,
+    JsonFlag,
+    load_settings_or_fail,
+    note,
+    say,
+    say_json,
+)
 
 if TYPE_CHECKING:
     from memory.conversation import Message
@@ -37,6 +45,8 @@ def score(
     from router.errors import RouterError
     from router.request import RouteRequest
 
+    if not source.exists():
+        raise CommandFailed(f"there is no file {source}", code=2)
     settings = load_settings_or_fail(config, is_dry=True)
     rules, router = policy_named(policy, settings), local_router()
     if not router.is_ready:
@@ -63,6 +73,33 @@ def score(
                 file.write(line + "\n")
             n_scored += 1
     note(f"{n_scored} conversations scored by {router.classifier} under {rules.label}")
+
+
+@app.command()
+def train(
+    data: Annotated[
+        Path, typer.Option(help="The data folder; docs/routing.md says what is in it.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the model goes; left out, over the shipped one.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train the classifier and write its ONNX file, vocabulary and figures."""
+    from router.classifier import MODEL_FOLDER
+    from router.train import train as train_model
+
+    if not data.is_dir():
+        raise CommandFailed(f"there is no folder {data}", code=2)
+    target = out or MODEL_FOLDER
+    about = train_model(data, target, seed=seed, progress=lambda step: note(f"{step} …"))
+    if as_json:
+        say_json(about)
+    else:
+        say(f"written to {target}")
+        for name, value in about.items():
+            say(f"  {name}: {value}")
 
 
 def _row(name: Any, scored: RoutingDecision | Prediction | None) -> dict[str, Any]:
