@@ -119,7 +119,9 @@ class Child:
             if self._is_stopping:
                 return
             wait_s = _FIRST_WAIT_S if was_ready else min(wait_s * 2, _LONGEST_WAIT_S)
-            log.warning("%s ended, starting again in %.2f s: %s", self.name, wait_s, self.last_lines())
+            log.warning(
+                "%s ended, starting again in %.2f s: %s", self.name, wait_s, self.last_lines()
+            )
             await asyncio.sleep(wait_s)
 
     async def _run_once(self) -> bool:

@@ -7,7 +7,6 @@ between: an answer, a failure, a caller who leaves. Nothing else in the gateway 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -21,13 +20,13 @@ from gateway.tenants import Tenant
 from gateway.token_count import TokenCounter
 from gateway.turn import Disclosure, Turn
 from policies.budget import BudgetState
+from policies.entry import EntryClosing, EntryOpening, EntryStatus
 from policies.errors import LedgerUnavailable
-from policies.ledger import EntryClosing, EntryOpening, EntryStatus, Ledger, Reservation
+from policies.ledger import Ledger, Reservation
 from policies.policy import Policy
 from policies.usage import Cost, Rates, Usage, cost_of, to_micro, worst_case_usd
 from router.decision import RoutingDecision
 
-log = logging.getLogger("turnwise.meter")
 # The longest that a local model may be busy with one turn, for its worst case.
 _MAX_BUSY_S = 60.0
 
@@ -89,7 +88,7 @@ class Meter:
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
         metered = MeteredTurn(self, turn, tenant, policy, disclosure)
-        opening = metered.opening_of(plan.models[0])
+        opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
             metered.reservation = await self._ledger.reserve(
                 opening, policy.budget, self._hold_micro(policy, tenant, plan)
@@ -98,6 +97,12 @@ class Meter:
         except LedgerUnavailable as error:
             self._tolerate(error, policy, disclosure)
         return metered
+
+    def nothing(self, tenant: Tenant) -> Cost:
+        """Return the cost of a turn that asked no model."""
+        today = self.clock().date()
+        rate, rate_date = self.rates.rate_on(tenant.currency, today)
+        return Cost(0, 0, tenant.currency, rate, rate_date)
 
     async def record_unasked(self, record: Mapping[str, Any], tenant: Tenant) -> None:
         """Record a turn that no model was asked for (a cache hit); a failure is only counted."""
@@ -118,16 +123,12 @@ class Meter:
     async def settle(
         self, reservation: Reservation, closing: EntryClosing, record: Mapping[str, Any]
     ) -> None:
-        """Settle, trying again for a while: an entry that cannot be closed must not be lost."""
-        for wait_s in (0.0, 0.5, 2.0, 8.0, 20.0):
-            await asyncio.sleep(wait_s)
-            try:
-                await self._ledger.settle(reservation, closing, record)
-                self._degradations.worked("ledger")
-                return
-            except LedgerUnavailable as error:
-                self._degradations.failed("ledger", error, reservation.opening.request_id)
-        log.error("entry %s was not settled: its lease closes it", reservation.opening.id)
+        """Settle; what Redis does not take now, the ledger keeps and sends later."""
+        try:
+            await self._ledger.settle(reservation, closing, record)
+            self._degradations.worked("ledger")
+        except LedgerUnavailable as error:
+            self._degradations.failed("ledger", error, reservation.opening.request_id)
 
     def _hold_micro(self, policy: Policy, tenant: Tenant, plan: Plan) -> int:
         if policy.budget is None:
@@ -174,9 +175,10 @@ class MeteredTurn:
         self._model: ServedModel | None = None
         self._asked_at = meter.clock()
 
-    def opening_of(self, model: ServedModel) -> EntryOpening:
-        """Return the opening of the next attempt."""
+    def opening_of(self, model: ServedModel, input_tokens: int) -> EntryOpening:
+        """Return the opening of the next attempt; it already owes its prompt."""
         self._n_attempts += 1
+        owed = self._cost_of(model, Usage(input_tokens, 0, is_estimated=True), None, 0.0)
         turn, tier = self._turn, self._disclosure.tier
         return EntryOpening(
             id=f"{turn.request_id}:{self._n_attempts}",
@@ -192,6 +194,9 @@ class MeteredTurn:
             conversation=turn.conversation,
             end_user=turn.end_user,
             tags=turn.tags,
+            input_tokens=input_tokens,
+            estimate=_cost_to_json(owed),
+            estimate_charge_micro=self._charge_micro(owed),
         )
 
     def asked(self, model: ServedModel, input_tokens: int) -> None:
@@ -210,10 +215,10 @@ class MeteredTurn:
             function = call.get("function") or {}
             self._delivered.append(f"{function.get('name') or ''}{function.get('arguments') or ''}")
 
-    async def failed(self, error: BaseException, following: ServedModel) -> None:
+    async def failed(self, error: BaseException, following: ServedModel, input_tokens: int) -> None:
         """Close the attempt as failed and open the next one under the same hold."""
         closing = self._closing("failed", self._used_by_failure(), None, str(error))
-        opening = self.opening_of(following)
+        opening = self.opening_of(following, input_tokens)
         if self.reservation is not None:
             await self._meter.next_attempt(self.reservation, closing, opening)
 
@@ -245,15 +250,7 @@ class MeteredTurn:
             busy_s = end.busy_s if end else None
             if busy_s is None and self._delivered:  # a cut stream: its wall time, from above
                 busy_s = (now - self._asked_at).total_seconds()
-            cost = cost_of(
-                usage,
-                self._model.spec.price,
-                currency=self._tenant.currency,
-                rates=self._meter.rates,
-                at=now,
-                busy_s=busy_s,
-                provider_cost_usd=end.provider_cost_usd if end else None,
-            )
+            cost = self._cost_of(self._model, usage, end, busy_s)
         self._disclosure.cost = _sum(self._disclosure.cost, cost)
         return EntryClosing(
             status=status,
@@ -262,6 +259,19 @@ class MeteredTurn:
             usage={name: getattr(usage, name) for name in Usage.__dataclass_fields__},
             cost=_cost_to_json(cost),
             error=error,
+        )
+
+    def _cost_of(
+        self, model: ServedModel, usage: Usage, end: ReplyEnd | None, busy_s: float | None
+    ) -> Cost | None:
+        return cost_of(
+            usage,
+            model.spec.price,
+            currency=self._tenant.currency,
+            rates=self._meter.rates,
+            at=self._meter.clock(),
+            busy_s=busy_s,
+            provider_cost_usd=end.provider_cost_usd if end else None,
         )
 
     def _charge_micro(self, cost: Cost | None) -> int:

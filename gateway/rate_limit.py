@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from limits.aio.storage import RedisStorage
 from redis.asyncio import Redis
@@ -22,15 +23,14 @@ class RateLimiter:
 
     def __init__(self, redis: Redis, clock: Callable[[], datetime]) -> None:
         self._clock = clock
+        options: dict[str, Any] = {"connection_pool": redis.connection_pool}
         self._storage = RedisStorage(
-            "async+redis://localhost",
-            implementation="redispy",
-            key_prefix="tw",
-            connection_pool=redis.connection_pool,
+            "async+redis://localhost:6379", implementation="redispy", key_prefix="tw", **options
         )
         # The library would make a client of its own; ours carries the timeouts and the breaker.
-        self._storage.bridge.storage = redis
-        self._storage.bridge.register_scripts()
+        bridge: Any = self._storage.bridge
+        bridge.storage = redis
+        bridge.register_scripts()
 
     async def admit(self, tenant: str, requests_per_minute: int) -> Mapping[str, str]:
         """Return the `x-ratelimit-*` headers of an admitted request.

@@ -211,7 +211,8 @@ class Responder:
         disclosure = path.disclosure
         disclosure.cache = "exact"
         disclosure.model = cached.model
-        disclosure.usage = Usage(0, 0)
+        disclosure.usage = cached.usage  # what the answer took when it was made; now it is free
+        disclosure.cost = self._meter.nothing(path.tenant)
         self._mark_served(path, self._models[cached.model])
         for delta in cached.deltas():
             yield delta
@@ -296,7 +297,7 @@ class Responder:
                 following = models[index + 1]
                 path.disclosure.failed_models.append(name)
                 call = await self._call(path, following)
-                await metered.failed(error, following)
+                await metered.failed(error, following, call.input_tokens)
 
     async def _stream(
         self, path: _Path, model: ServedModel, call: _PreparedCall

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from gateway.auth import Authenticator
 from gateway.health import Health
+from gateway.idempotency import IdempotencyStore
 from gateway.models import ServedModels
 from gateway.responder import Responder
 from gateway.settings import Settings
@@ -36,6 +37,7 @@ class Services:
     memory: Memory
     models: ServedModels
     responder: Responder
+    idempotency: IdempotencyStore
     metrics: Metrics
     degradations: Degradations
     health: Health

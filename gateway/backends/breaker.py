@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Literal
 
@@ -15,6 +15,8 @@ from gateway.errors import (
     BackendRejected,
     BackendUnavailable,
 )
+from gateway.health import State
+from router.request import Load
 
 BreakerState = Literal["closed", "open", "half_open"]
 log = logging.getLogger("turnwise.backends")
@@ -117,6 +119,19 @@ class BreakingBackend:
     async def close(self) -> None:
         """Close the backend."""
         await self.backend.close()
+
+    async def health(self) -> State:
+        """Return the backend's own state where it has one; an open breaker degrades."""
+        own: Callable[[], Awaitable[State]] | None = getattr(self.backend, "health", None)
+        state: State = "ready" if own is None else await own()
+        return "degraded" if state == "ready" and self.breaker.is_open else state
+
+    def load(self) -> Load:
+        """Return the backend's load as it knows it; an open breaker means down."""
+        if self.breaker.is_open:
+            return Load(is_up=False)
+        own: Callable[[], Load] | None = getattr(self.backend, "load", None)
+        return Load() if own is None else own()
 
     async def stream(self, call: Call) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         """Yield the backend's events; see `Backend`."""

@@ -1,1 +1,1 @@
-
+"""The routes: thin, each file one subject."""

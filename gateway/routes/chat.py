@@ -73,7 +73,7 @@ class ChatEndpoint:
         try:
             principal = await self._authenticator.authenticate(headers)
             principal.require("chat")
-            disclosure.rate_limit = await self._responder.admit(principal.tenant, disclosure)
+            await self._responder.admit(principal.tenant, disclosure)
             body = await _read(receive)
             turn = parse_chat(body, headers, request_id)
             disclosure.requested = turn.requested

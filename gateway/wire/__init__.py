@@ -1,1 +1,1 @@
-
+"""Outside shapes to our nouns and back."""

@@ -1,0 +1,311 @@
+"""The composition root: settings in, a running gateway out; the only file that names every part."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+import orjson
+import uvicorn
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from gateway.answer_cache import AnswerCache
+from gateway.auth import Authenticator
+from gateway.backends.base import Backend
+from gateway.backends.breaker import BackendBreaker, BreakingBackend
+from gateway.backends.openai import OpenAIBackend, http_session
+from gateway.backends.simulated import SimulatedBackend
+from gateway.background import Background
+from gateway.database import open_database
+from gateway.front import Front
+from gateway.health import Health, State
+from gateway.http_errors import http_error_of
+from gateway.idempotency import IdempotencyStore
+from gateway.load import Loads
+from gateway.meter import Meter
+from gateway.models import ServedModel, ServedModels
+from gateway.rate_limit import RateLimiter
+from gateway.responder import Responder
+from gateway.routes import admin, conversations, costs, pages, system, turns
+from gateway.routes.chat import ChatEndpoint
+from gateway.services import Services
+from gateway.settings import Settings
+from gateway.state import GuardedRedis, embedded_redis, open_redis
+from gateway.telemetry import Degradations, Metrics
+from gateway.tenants import TenantStore
+from gateway.token_count import TokenCounter, estimate_tokens, local_counter
+from memory.memory import Memory
+from memory.response_cache import ResponseCache
+from memory.store import ConversationStore
+from policies.books import Books
+from policies.ledger import Ledger
+from policies.store import PolicyStore
+from policies.usage import Rates
+from router.classifier import OnnxClassifier
+from router.errors import ModelFileError
+from router.route import Router
+
+log = logging.getLogger("turnwise")
+_MAX_BODY_BYTES = 20 * 1024 * 1024
+
+
+def utc_now() -> datetime:
+    """Return the time now, aware UTC."""
+    return datetime.now(UTC)
+
+
+def new_id(prefix: str) -> str:
+    """Return a fresh id: the prefix and 96 random bits in hex."""
+    return f"{prefix}_{secrets.token_hex(12)}"
+
+
+def build_app(settings: Settings) -> Front:
+    """Return the ASGI application; its lifespan opens and closes everything it needs."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_services(settings, metrics) as services:
+            app.state.services = services
+            app.router.routes.insert(0, _chat_route(services))
+            yield
+
+    app = FastAPI(title="Turnwise", lifespan=lifespan, docs_url=None, redoc_url=None)
+    for router in (
+        system.router,
+        turns.router,
+        costs.router,
+        conversations.router,
+        admin.router,
+        pages.router,
+    ):
+        app.include_router(router)
+    for kind in (HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, _answer_error)
+    return Front(app, metrics=metrics, new_id=new_id, max_body_bytes=_MAX_BODY_BYTES)
+
+
+@asynccontextmanager
+async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+    """Yield the services of one process, closed in reverse order at the end."""
+    degradations = Degradations(metrics)
+    async with AsyncExitStack() as stack:
+        redis = await _open_redis(settings, stack)
+        database = open_database(settings.ledger.url)
+        stack.callback(database.dispose)
+        tenants = TenantStore(database, pepper=settings.pepper, clock=utc_now)
+        await tenants.prepare(settings.tenants)
+        policies = PolicyStore(
+            database, settings.catalog, folders=settings.policy_dirs, clock=utc_now
+        )
+        await policies.prepare(sorted({t.policy for t in settings.tenants.values()}))
+        ledger = Ledger(redis, utc_now)
+        books = Books(database, redis)
+        await books.prepare()
+        backends = await _open_backends(settings, stack)
+        models = serve_models(settings, backends)
+        background = await stack.enter_async_context(Background())
+        meter = Meter(
+            ledger,
+            models=models,
+            rates=Rates(
+                {
+                    pair.removeprefix("USD_"): [(rate.since, rate.rate) for rate in rates]
+                    for pair, rates in settings.fx.items()
+                    if pair.startswith("USD_")
+                }
+            ),
+            degradations=degradations,
+            clock=utc_now,
+            keep=background.keep,
+        )
+        memory = Memory(ConversationStore(redis, utc_now, lambda: secrets.token_hex(16)))
+        router = _open_router(degradations)
+        responder = Responder(
+            policies=policies,
+            catalog=settings.catalog,
+            memory=memory,
+            router=router,
+            models=models,
+            loads=Loads(),
+            meter=meter,
+            limiter=RateLimiter(redis, utc_now),
+            cache=AnswerCache(ResponseCache(redis), utc_now),
+            timeouts=settings.timeouts,
+            scope_key=settings.pepper,
+            metrics=metrics,
+            degradations=degradations,
+        )
+        services = Services(
+            settings=settings,
+            clock=utc_now,
+            database=database,
+            tenants=tenants,
+            authenticator=Authenticator(tenants, admin_key=settings.admin_key, clock=utc_now),
+            policies=policies,
+            ledger=ledger,
+            books=books,
+            memory=memory,
+            models=models,
+            responder=responder,
+            idempotency=IdempotencyStore(redis),
+            metrics=metrics,
+            degradations=degradations,
+            health=_health(redis, tenants, router, backends),
+        )
+        background.every(1.0, "settling", ledger.send_unsent)
+        background.every(0.5, "booking", lambda: _book_touched(services))
+        background.every(30.0, "leases", ledger.renew)
+        background.every(30.0, "sweep", lambda: _sweep(services))
+        background.every(2.0, "policies", policies.refresh)
+        yield services
+        await _book_touched(services)
+
+
+def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedModels:
+    """Return every catalogue model with its backend and its token counter."""
+    served = {}
+    for name, spec in settings.catalog.items():
+        backend = settings.backends[spec.backend]
+        count = _local_counter(backend.model) if backend.kind == "engine" else None
+        served[name] = ServedModel(
+            spec=spec,
+            backend=backends[spec.backend],
+            count=count or estimate_tokens,
+            is_exact=count is not None,
+            is_demonstration=backend.is_demonstration,
+        )
+    return served
+
+
+def serve(settings: Settings) -> None:
+    """Serve until stopped; blocks."""
+    config = uvicorn.Config(
+        build_app(settings),
+        host=settings.server.host,
+        port=settings.server.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    uvicorn.Server(config).run()
+
+
+async def _open_backends(settings: Settings, stack: AsyncExitStack) -> Mapping[str, Backend]:
+    session = await stack.enter_async_context(http_session(connect_s=settings.timeouts.connect_s))
+    backends: dict[str, Backend] = {}
+    for name, backend in settings.backends.items():
+        opened: Backend
+        if backend.kind == "simulated":
+            opened = SimulatedBackend(name)
+        else:
+            opened = OpenAIBackend(
+                name, backend.base_url or "", session=session, api_key=backend.api_key
+            )
+        backends[name] = BreakingBackend(opened, BackendBreaker(name))
+        stack.push_async_callback(opened.close)
+    return backends
+
+
+async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis:
+    url = settings.redis.url
+    if settings.redis.is_embedded:
+        child, url = embedded_redis(settings.state_dir)
+        await stack.enter_async_context(child)
+        await child.wait_ready()
+    redis = open_redis(url)
+    stack.push_async_callback(redis.aclose)
+    return redis
+
+
+def _open_router(degradations: Degradations) -> Router:
+    draw = random.Random().random
+    try:
+        classifier = OnnxClassifier.load()
+    except ModelFileError as error:
+        degradations.failed("classifier", error, "start")
+        return Router(None, draw=draw)
+
+    def on_failure(error: Exception) -> None:
+        degradations.failed("classifier", error, "a turn")
+
+    return Router(classifier, draw=draw, on_failure=on_failure)
+
+
+def _local_counter(model: str) -> TokenCounter | None:
+    folder = Path(str(files("local_models"))) / "bundled" if model == "bundled" else Path(model)
+    path = folder / "tokenizer.json"
+    return local_counter(path) if path.is_file() else None
+
+
+def _health(
+    redis: GuardedRedis, tenants: TenantStore, router: Router, backends: Mapping[str, Backend]
+) -> Health:
+    async def redis_state() -> State:
+        await redis.ping()
+        return "ready"
+
+    async def database_state() -> State:
+        await tenants.version()
+        return "ready"
+
+    async def classifier_state() -> State:
+        return "ready" if router.is_ready else "degraded"
+
+    health = Health(
+        {"redis": redis_state, "database": database_state, "classifier": classifier_state}
+    )
+    for name, backend in backends.items():
+        state = getattr(backend, "health", None)
+        if state is not None:
+            health.checks[f"backend:{name}"] = state
+    return health
+
+
+async def _book_touched(services: Services) -> None:
+    touched, services.ledger.touched = services.ledger.touched, set()
+    for tenant in touched:
+        await services.books.catch_up(tenant)
+
+
+async def _sweep(services: Services) -> None:
+    await services.ledger.sweep()
+    for tenant in await services.ledger.tenants():
+        await services.books.catch_up(tenant)
+
+
+def _chat_route(services: Services) -> Route:
+    endpoint = ChatEndpoint(
+        authenticator=services.authenticator,
+        responder=services.responder,
+        idempotency=services.idempotency,
+        degradations=services.degradations,
+        clock=utc_now,
+        total_s=services.settings.timeouts.total_s,
+    )
+    return Route("/v1/chat/completions", endpoint, methods=["POST"])
+
+
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    failure = http_error_of(error)
+    if failure.code == "internal_error":
+        log.error("unexpected failure in %s", _request.url.path, exc_info=error)
+    return Response(
+        orjson.dumps(failure.body()),
+        status_code=failure.status,
+        media_type="application/json",
+        headers=dict(failure.headers),
+    )

@@ -1,0 +1,72 @@
+"""From settings to running backends, each behind its breaker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+
+from gateway.backends.base import Backend
+from gateway.backends.breaker import BackendBreaker, BreakingBackend
+from gateway.backends.engine import EngineBackend, MissingBackend
+from gateway.backends.litellm import LitellmBackend
+from gateway.backends.openai import OpenAIBackend, http_session
+from gateway.backends.simulated import SimulatedBackend
+from gateway.settings import BackendSettings, Settings, is_installed, keep_litellm_offline
+
+_ENGINE_NEEDS = ("torch", "transformers", "safetensors")
+
+
+@asynccontextmanager
+async def open_backends(settings: Settings) -> AsyncIterator[Mapping[str, Backend]]:
+    """Yield every configured backend by its name; processes and connections end with the context.
+
+    Local engines are started, not waited for.
+    """
+    async with AsyncExitStack() as stack:
+        session = await stack.enter_async_context(
+            http_session(connect_s=settings.timeouts.connect_s)
+        )
+        opened: dict[str, Backend] = {}
+        for name, backend in settings.backends.items():
+            opened[name] = await _open(backend, settings, session, stack)
+        yield opened
+
+
+async def _open(
+    backend: BackendSettings,
+    settings: Settings,
+    session: aiohttp.ClientSession,
+    stack: AsyncExitStack,
+) -> Backend:
+    name = backend.name
+    opened: Backend
+    if backend.kind == "simulated":
+        return SimulatedBackend(name)
+    if backend.kind == "engine":
+        missing = [module for module in _ENGINE_NEEDS if not is_installed(module)]
+        if missing:
+            reason = f"{', '.join(missing)} missing: pip install 'turnwise[local]'"
+            return MissingBackend(name, f"The local engine {name} cannot run here: {reason}")
+        opened = await stack.enter_async_context(
+            EngineBackend(
+                name,
+                model=backend.model,
+                quantize=backend.quantize,
+                session=session,
+                state_dir=settings.state_dir,
+            )
+        )
+    elif backend.kind == "openai":
+        assert backend.base_url is not None  # the configuration's schema demands it
+        opened = OpenAIBackend(name, backend.base_url, session=session, api_key=backend.api_key)
+    else:
+        opened = LitellmBackend(
+            name,
+            api_key=backend.api_key,
+            base_url=backend.base_url,
+            keep_offline=keep_litellm_offline,
+        )
+        stack.push_async_callback(opened.close)
+    return BreakingBackend(opened, BackendBreaker(name))
