@@ -123,8 +123,7 @@ class EngineBackend:
             self._asked_s = now_s
             self._asking.create_task(self._ask_stats())
         wait_s = self._stats.get("predicted_wait_s")
-        is_known = isinstance(wait_s, int | float) and not isinstance(wait_s, bool)
-        return Load(predicted_ttft_ms=wait_s * 1000 if is_known else None)
+        return Load(predicted_ttft_ms=wait_s * 1000 if isinstance(wait_s, int | float) else None)
 
     async def _ask_stats(self) -> None:
         try:

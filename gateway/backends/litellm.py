@@ -121,7 +121,7 @@ class LitellmBackend:
             wait_s = max(0.0, deadline_s - started_s)
             text = f"{self.name} said nothing within {wait_s:.3g} s."
             raise BackendTimeout(self.name, text) from error
-        except Exception as error:  # noqa: BLE001 - litellm lets provider SDKs' own errors through
+        except Exception as error:  # litellm lets the errors of many providers' SDKs through
             raise self._error_of(error, has_begun=bool(reader.choices)) from error
 
     def _error_of(self, error: Exception, *, has_begun: bool) -> BackendError:
@@ -166,7 +166,7 @@ class LitellmBackend:
             text = f"litellm {found} is a compromised release and is not run; {INSTALL_LINE}"
             raise BackendUnavailable(self.name, text)
         self._keep_offline()
-        litellm = importlib.import_module("litellm")
+        litellm: Any = importlib.import_module("litellm")
         litellm.suppress_debug_info = True
         litellm.telemetry = False
         log.info("litellm %s serves %s", found, self.name)
