@@ -109,7 +109,7 @@ def _ranked(
     documents = np.fromiter((item.seq - 1 for item in folded), np.intp, len(folded))
     lexical = remembered.indexed().scores(query)
     meaning = None
-    if encoding is not None and remembered.vectors is not None and len(remembered.vectors):
+    if encoding is not None and len(remembered.vectors):
         also = np.argsort(-lexical)[:_ALSO_COMPARED]
         meaning = remembered.vectors.scores(encoding, also[also < len(remembered.vectors)])
     order = rank(documents, query, remembered.traits, Signals(lexical, meaning), recall)

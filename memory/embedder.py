@@ -52,10 +52,6 @@ class Embedder(Protocol):
         """Return whether the encoder knows the text's language well enough to trust it."""
         ...
 
-    def encode_now(self, texts: Sequence[str]) -> list[Encoding]:
-        """Return the encodings; blocks, for worker threads."""
-        ...
-
     async def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Return the encodings, made in the encoder's own thread.
 

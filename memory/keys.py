@@ -86,6 +86,11 @@ def conversation_keys(tenant: str, conversation_id: str) -> ConversationKeys:
     )
 
 
+def embedding_key(tenant: str, revision: str, digest: str) -> str:
+    """Return the key of one text's encoding in a tenant's share of the embedding cache."""
+    return f"tw:{{t:{tenant}}}:emb:{revision}:{digest}"
+
+
 def jobs_key(tenant: str) -> str:
     """Return the stream of background work of a tenant."""
     return f"tw:{{t:{tenant}}}:memory-jobs"

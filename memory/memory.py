@@ -16,19 +16,23 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
-from memory.building import ContextRequest, context_of
+from memory.building import ContextRequest, context_of, query_of
 from memory.context import Shares
 from memory.conversation import Context, Conversation, Item, Message
 from memory.counting import TokenCounter
-from memory.errors import ConversationNotFound
+from memory.embedder import Encoding
+from memory.embedding_cache import EmbeddingCache
+from memory.errors import ConversationNotFound, EmbedderBusy
 from memory.history import Recognised, recognise
 from memory.keys import check_conversation_id, is_ours
 from memory.recall import RecallWeights
 from memory.records import Draft
 from memory.remembered import Remembered
 from memory.store import Appended, ConversationStore, Loaded
+from memory.vector_keeper import VectorKeeper
+from memory.vector_store import VectorStore
 
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _LOAD_ITEMS = 2000
@@ -40,10 +44,14 @@ _MAX_COUNTERS = 16
 class MemoryConfig:
     """Bounds of memory in one process; the defaults suit a small box.
 
-    `cache_tokens` bounds the items kept in the process, in rough tokens (about 12 bytes each).
+    `cache_tokens` bounds the conversations kept in the process, in rough tokens: about 100 bytes
+    each with index and vectors. A conversation gets vectors from `vectors_from_tokens` on; shorter
+    ones are sent whole to any model. A turn waits `query_patience_s` for the query's encoding.
     """
 
-    cache_tokens: int = 8_000_000
+    cache_tokens: int = 1_000_000
+    vectors_from_tokens: int = 800
+    query_patience_s: float = 0.1
     max_conversations: int = 5000
     shares: Shares = field(default_factory=Shares)
     recall: RecallWeights = field(default_factory=RecallWeights)
@@ -83,18 +91,49 @@ class OpenConversation:
 class Memory:
     """Conversations and contexts, over a store.
 
+    Entered as an async context manager it also gives vectors to long conversations in the
+    background; without that, recall is by words alone.
+
     Args:
         store: the log.
         config: bounds and weights.
+        encodings: the process's embedding cache, for recall by meaning.
+        vectors: where vectors are kept for the next process.
+        on_failure: told of every failure that a turn survives, to be counted.
     """
 
-    def __init__(self, store: ConversationStore, config: MemoryConfig | None = None) -> None:
+    def __init__(
+        self,
+        store: ConversationStore,
+        config: MemoryConfig | None = None,
+        *,
+        encodings: EmbeddingCache | None = None,
+        vectors: VectorStore | None = None,
+        on_failure: Callable[[BaseException], None] = lambda _: None,
+    ) -> None:
         self.store = store
         self.config = config or MemoryConfig()
+        self._encodings = encodings
+        self._on_failure = on_failure
+        self._keeper = VectorKeeper(encodings.embedder, vectors, on_failure) if encodings else None
+        self._background = asyncio.TaskGroup()
+        self._tasks: list[asyncio.Task[None]] = []
         self._held: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
         self._held_tokens = 0
         self._counters: OrderedDict[Callable[[str], int], TokenCounter] = OrderedDict()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory")
+
+    async def __aenter__(self) -> Self:
+        await self._background.__aenter__()
+        if self._keeper is not None:
+            self._tasks.append(self._background.create_task(self._keeper.run()))
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._background.__aexit__(None, None, None)
+        await self.close()
 
     async def close(self) -> None:
         """Stop the worker thread; safe to call twice."""
@@ -140,6 +179,7 @@ class Memory:
         reserved_tokens: int = 0,
         use_summary: bool = True,
         use_recall: bool = True,
+        patience_s: float = 0.05,
     ) -> Context:
         """Return the messages for the model: at most `window_tokens` less `reserved_tokens`.
 
@@ -153,6 +193,7 @@ class Memory:
             reserved_tokens: tokens taken already, by tool definitions and the like.
             use_summary: whether the policy allows a summary.
             use_recall: whether the policy allows recall.
+            patience_s: how long to wait for the vectors of items that came in just now.
 
         Raises:
             ContextTooLarge: if instructions and the last user message do not fit.
@@ -167,9 +208,15 @@ class Memory:
             use_recall=use_recall,
         )
         counter = self._counter(count_tokens)
+        encoding = await self._query_encoding(opened, wanted, patience_s)
         if opened.remembered is None or len(opened.remembered.items) <= _INLINE_ITEMS:
             return context_of(
-                wanted, opened.remembered, counter, self.config.shares, self.config.recall
+                wanted,
+                opened.remembered,
+                counter,
+                self.config.shares,
+                self.config.recall,
+                encoding,
             )
         return await asyncio.get_running_loop().run_in_executor(
             self._worker,
@@ -179,6 +226,7 @@ class Memory:
             counter,
             self.config.shares,
             self.config.recall,
+            encoding,
         )
 
     async def append(
@@ -233,6 +281,27 @@ class Memory:
         self._forget(tenant, conversation_id)
         return await self.store.delete(tenant, conversation_id)
 
+    async def _query_encoding(
+        self, opened: OpenConversation, wanted: ContextRequest, patience_s: float
+    ) -> Encoding | None:
+        """Return the encoding of the last user message where recall by meaning can use it."""
+        remembered = opened.remembered
+        if self._encodings is None or self._keeper is None or remembered is None:
+            return None
+        fits = 2 * remembered.size < wanted.window_tokens - wanted.reserved_tokens
+        query = query_of(wanted.items, wanted.new)
+        if fits or not wanted.use_recall or not query:
+            return None
+        if not self._encodings.embedder.can_read(query):
+            return None
+        await self._keeper.wait_for(remembered, patience_s)
+        try:
+            async with asyncio.timeout(self.config.query_patience_s):
+                return await self._encodings.encode(opened.conversation.tenant, query)
+        except (EmbedderBusy, TimeoutError) as error:
+            self._on_failure(error)
+            return None
+
     async def _load(
         self, tenant: str, conversation_id: str, held: Remembered | None
     ) -> Loaded | None:
@@ -286,6 +355,8 @@ class Memory:
         self._held[key] = remembered
         self._held.move_to_end(key)
         self._held_tokens += remembered.size
+        if self._keeper is not None and remembered.size >= self.config.vectors_from_tokens:
+            self._keeper.want(remembered)
         while len(self._held) > 1 and (
             self._held_tokens > self.config.cache_tokens
             or len(self._held) > self.config.max_conversations

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from memory.context import weight_of
 from memory.conversation import Item
-from memory.embedder import DIMENSIONS, NOTHING, Embedder
+from memory.embedder import DIMENSIONS
 from memory.lexical import LexicalIndex
 from memory.quoting import speaker_of
 from memory.recall import Traits
@@ -27,7 +27,7 @@ class Remembered:
         self.weights: list[int] = []
         self.index = LexicalIndex()
         self.traits = Traits()
-        self.vectors: TokenVectors | None = None
+        self.vectors = TokenVectors(DIMENSIONS)
         self.summaries: dict[tuple[str, str, int, int], str] = {}
         self.is_linear = True
 
@@ -65,22 +65,6 @@ class Remembered:
             self.index.add(searchable(item))
             self.traits.add(item)
         return self.index
-
-    def encoded(self, embedder: Embedder, at_most: int) -> int:
-        """Give vectors to the next items that lack them; return how many it were.
-
-        For a worker thread, one at a time: it takes milliseconds an item.
-        """
-        if self.vectors is None:
-            self.vectors = TokenVectors(DIMENSIONS)
-        waiting = self.items[len(self.vectors) :][:at_most]
-        for item in waiting:
-            text = spoken(item)
-            if text and embedder.can_read(text):
-                self.vectors.add(embedder.encode_now([text])[0].tokens)
-            else:
-                self.vectors.add(NOTHING)
-        return len(waiting)
 
 
 def spoken(item: Item) -> str:

@@ -130,10 +130,10 @@ class ConversationStore:
         self._clock = clock
         self._new_id = new_id
         self._max_item_bytes = max_item_bytes
-        self._append = _script(redis, "append")
-        self._open = _script(redis, "open")
-        self._update = _script(redis, "update")
-        self._delete = _script(redis, "delete")
+        self._append = script_of(redis, "append")
+        self._open = script_of(redis, "open")
+        self._update = script_of(redis, "update")
+        self._delete = script_of(redis, "delete")
 
     async def create(
         self,
@@ -414,7 +414,8 @@ class ConversationStore:
 _CREATE = {"never": 0, "missing": 1, "new": 2}
 
 
-def _script(redis: RedisHandle, name: str) -> Script:
+def script_of(redis: RedisHandle, name: str) -> Script:
+    """Return one of this package's Lua files, registered on a handle."""
     text = files("memory").joinpath(f"{name}.lua").read_text(encoding="utf-8")
     script: Script = redis.register_script(text)
     return script

@@ -6,6 +6,7 @@ Owns the arrays and the arithmetic. Knows no encoder and no Redis; document `i` 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -66,43 +67,65 @@ class TokenVectors:
             query: the query's encoding.
             also: documents to compare in full in any case.
         """
-        n = len(self)
-        if not n or not len(query.tokens):
-            return np.zeros(n, np.float32)
+        held = self._snapshot()
+        if not held.n or not len(query.tokens):
+            return np.zeros(held.n, np.float32)
         tokens = query.tokens.astype(np.float32) / np.float32(127 * 127)
-        chosen = self._chosen(tokens, also)
-        best = self._best_matches(chosen, tokens)
+        chosen = _chosen(held, tokens, also)
+        best = _best_matches(held, chosen, tokens)
         centred = np.maximum(best - best.mean(0), 0)
-        return _with_neighbours(centred, chosen, n)
+        return _with_neighbours(centred, chosen, held.n)
 
-    def _chosen(
-        self, tokens: NDArray[np.float32], also: NDArray[np.intp] | None
-    ) -> NDArray[np.intp]:
+    def row(self, number: int) -> NDArray[np.int8]:
+        """Return the vectors of one document, as they were added or one row of zeros."""
+        return self._flat[self._starts[number] : self._starts[number + 1]]
+
+    def _snapshot(self) -> _Snapshot:
+        """Take what is complete, so that another thread may add meanwhile.
+
+        The count is read first: arrays taken after it hold at least that many documents.
+        """
         n = len(self)
-        if n <= _EXACT_DOCUMENTS:
-            return np.arange(n)
-        near = self._means[:n] @ tokens.mean(0)
-        best = np.argpartition(-near, _CANDIDATES)[:_CANDIDATES]
-        around = best if also is None else np.concatenate([best, also])
-        around = np.concatenate([around - 1, around, around + 1])
-        return np.unique(around[(around >= 0) & (around < n)])
+        return _Snapshot(n, np.asarray(self._starts[: n + 1], np.intp), self._flat, self._means)
 
-    def _best_matches(
-        self, documents: NDArray[np.intp], tokens: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return the best match of each query token in each document: [documents, tokens]."""
-        starts = np.asarray(self._starts, np.intp)
-        if len(documents) == len(self):
-            flat, offsets = self._flat[: starts[-1]], starts[:-1]
-        else:
-            lengths = starts[documents + 1] - starts[documents]
-            offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-            within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
-            flat = self._flat[np.repeat(starts[documents], lengths) + within]
-        best: NDArray[np.float32] = np.maximum.reduceat(
-            flat.astype(np.float32) @ tokens.T, offsets, axis=0
-        )
-        return best
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    n: int
+    starts: NDArray[np.intp]
+    flat: NDArray[np.int8]
+    means: NDArray[np.float32]
+
+
+def _chosen(
+    held: _Snapshot, tokens: NDArray[np.float32], also: NDArray[np.intp] | None
+) -> NDArray[np.intp]:
+    n = held.n
+    if n <= _EXACT_DOCUMENTS:
+        return np.arange(n)
+    near = held.means[:n] @ tokens.mean(0)
+    best = np.argpartition(-near, _CANDIDATES)[:_CANDIDATES]
+    around = best if also is None else np.concatenate([best, also])
+    around = np.concatenate([around - 1, around, around + 1])
+    return np.unique(around[(around >= 0) & (around < n)])
+
+
+def _best_matches(
+    held: _Snapshot, documents: NDArray[np.intp], tokens: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return the best match of each query token in each document: [documents, tokens]."""
+    starts = held.starts
+    if len(documents) == held.n:
+        flat, offsets = held.flat[: starts[-1]], starts[:-1]
+    else:
+        lengths = starts[documents + 1] - starts[documents]
+        offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+        within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
+        flat = held.flat[np.repeat(starts[documents], lengths) + within]
+    best: NDArray[np.float32] = np.maximum.reduceat(
+        flat.astype(np.float32) @ tokens.T, offsets, axis=0
+    )
+    return best
 
 
 def _with_neighbours(

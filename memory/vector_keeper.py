@@ -1,0 +1,111 @@
+"""Gives vectors to the items of long conversations, in the background, one item at a time.
+
+Owns the queue of conversations that wait. One item is encoded between two looks at the encoder's
+thread, so that a query never waits behind more than one item.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from memory.embedder import NOTHING, Embedder
+from memory.remembered import Remembered, spoken
+from memory.vector_store import VectorStore
+
+_QUEUE = 1000
+_BATCH = 64
+_PAUSE_S = 0.05
+
+
+class VectorKeeper:
+    """Encodes what conversations lack.
+
+    Args:
+        embedder: makes the vectors.
+        stored: where they are kept, None to keep them in the process alone.
+        on_failure: told of what went wrong; the items are then found by words alone.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        stored: VectorStore | None,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._embedder = embedder
+        self._stored = stored
+        self._on_failure = on_failure
+        self._queue: asyncio.Queue[Remembered] = asyncio.Queue(_QUEUE)
+        self._waiting: dict[Remembered, asyncio.Event] = {}
+
+    def want(self, remembered: Remembered) -> None:
+        """Queue a conversation whose items lack vectors; a full queue forgets the wish."""
+        if remembered in self._waiting or len(remembered.vectors) >= len(remembered.items):
+            return
+        try:
+            self._queue.put_nowait(remembered)
+        except asyncio.QueueFull as error:
+            self._on_failure(error)
+            return
+        self._waiting[remembered] = asyncio.Event()
+
+    async def wait_for(self, remembered: Remembered, longest_s: float) -> None:
+        """Wait until the conversation has its vectors, but not longer than asked."""
+        done = self._waiting.get(remembered)
+        if done is None or longest_s <= 0:
+            return
+        try:
+            async with asyncio.timeout(longest_s):
+                await done.wait()
+        except TimeoutError:
+            return  # recall goes on with the vectors there are
+
+    async def run(self) -> None:
+        """Serve the queue until cancelled, a batch of one conversation at a time."""
+        while True:
+            remembered = await self._queue.get()
+            try:
+                await self._fill(remembered)
+            except Exception as error:  # noqa: BLE001  (counted; one bad text must not end them all)
+                self._on_failure(error)
+                self._waiting.pop(remembered).set()
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            done = self._waiting.pop(remembered)
+            self.want(remembered)
+            if remembered in self._waiting:
+                self._waiting[remembered] = done  # whoever waits, waits for the rest too
+            else:
+                done.set()
+
+    async def _fill(self, remembered: Remembered) -> None:
+        """Load what is stored, then encode and store up to 64 more items."""
+        vectors = remembered.vectors
+        await self._load(remembered)
+        first = len(vectors)
+        for item in remembered.items[first : first + _BATCH]:
+            text = spoken(item)
+            if text and self._embedder.can_read(text):
+                (encoding,) = await self._embedder.encode([text])
+                vectors.add(encoding.tokens)
+            else:
+                vectors.add(NOTHING)
+        if self._stored is not None and len(vectors) > first:
+            n_stored = await self._store(remembered, first)
+            if 0 <= n_stored < len(vectors):  # another process stored fewer than we hold
+                await self._store(remembered, n_stored)
+
+    async def _store(self, remembered: Remembered, first: int) -> int:
+        assert self._stored is not None
+        vectors = remembered.vectors
+        rows = [vectors.row(n) for n in range(first, min(len(vectors), first + 8 * _BATCH))]
+        return await self._stored.put(remembered.loaded, first, rows)
+
+    async def _load(self, remembered: Remembered) -> None:
+        while self._stored is not None:
+            rows = await self._stored.load(remembered.loaded, len(remembered.vectors))
+            for row in rows[: len(remembered.items) - len(remembered.vectors)]:
+                remembered.vectors.add(row)
+            if not rows or len(remembered.vectors) >= len(remembered.items):
+                return

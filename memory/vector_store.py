@@ -1,0 +1,54 @@
+"""The stored vectors of conversations, so that a restart need not encode everything again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from memory.keys import conversation_keys
+from memory.store import Loaded, RedisHandle, script_of
+
+_LOAD_DOCUMENTS = 500
+
+
+class VectorStore:
+    """Token vectors on Redis, one row a document, parallel to the log.
+
+    Args:
+        redis: a handle with `decode_responses=False`.
+        revision: the encoder's; rows of another revision are dropped.
+        dimensions: the length of one vector.
+    """
+
+    def __init__(self, redis: RedisHandle, revision: str, dimensions: int) -> None:
+        self._redis = redis
+        self._revision = revision
+        self._dimensions = dimensions
+        self._put = script_of(redis, "vectors")
+
+    async def load(self, loaded: Loaded, first: int) -> list[NDArray[np.int8]]:
+        """Return up to 500 stored documents' vectors from document `first` on."""
+        conversation = loaded.conversation
+        keys = conversation_keys(conversation.tenant, conversation.id)
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(keys.meta, "gen", "epoch", "encoder")
+            pipeline.lrange(keys.vectors, first, first + _LOAD_DOCUMENTS - 1)
+            state, rows = await pipeline.execute()
+        expected = [loaded.generation.encode(), loaded.epoch.encode(), self._revision.encode()]
+        if state != expected:
+            return []
+        return [np.frombuffer(row, np.int8).reshape(-1, self._dimensions) for row in rows]
+
+    async def put(self, loaded: Loaded, first: int, rows: Sequence[NDArray[np.int8]]) -> int:
+        """Store vectors from document `first` on; return how many documents have them now.
+
+        Where another process was faster its rows stay; -1 means that the conversation was
+        deleted or redacted meanwhile.
+        """
+        conversation = loaded.conversation
+        keys = conversation_keys(conversation.tenant, conversation.id)
+        args: list[str | bytes | int] = [loaded.generation, loaded.epoch, self._revision, first]
+        args += [row.tobytes() for row in rows]
+        return int(await self._put(keys=[keys.meta, keys.vectors], args=args))
