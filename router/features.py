@@ -1,0 +1,75 @@
+"""The newest turn and its recent conversation, as numbers for the classifier.
+
+Owns which parts of a conversation are read. Reads no more than a few thousand characters of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memory.conversation import Message
+from router.tokens import capped
+
+# A turn longer than this says itself what it wants; a shorter one may lean on the turn before.
+SHORT_CHARS = 240
+# How many user turns back a chain of "yes" and "go on" is followed.
+MOST_TURNS_BACK = 4
+
+FACTS = ("length", "lines", "turn", "follows_answer", "answers_question", "is_short")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnText:
+    """What is read of a conversation.
+
+    `current` is the newest user turn and `earlier` the ones before it, newest first, as far as a
+    short turn may lean on them; all are capped. `facts` follow FACTS.
+    """
+
+    current: str
+    earlier: tuple[str, ...]
+    facts: tuple[float, ...]
+
+
+def turn_text_of(messages: Sequence[Message]) -> TurnText:
+    """Return what is read of a conversation, messages newest last.
+
+    After a tool's result the turn is still the user's last one, so that a tool loop is scored as
+    its question was.
+    """
+    at = _last_user(messages, len(messages))
+    whole = messages[at].text if at >= 0 else ""
+    answer = _last_answer(messages, at)
+    is_short = len(whole) <= SHORT_CHARS
+    earlier: list[str] = []
+    previous = at
+    while is_short and answer is not None and len(earlier) < MOST_TURNS_BACK:
+        previous = _last_user(messages, previous)
+        if previous < 0:
+            break
+        earlier.append(capped(messages[previous].text))
+    n_turns = sum(message.role == "user" for message in messages[-64:])
+    facts = (
+        min(len(whole), 100_000) / 1000,
+        min(whole.count("\n", 0, 20_000), 100) / 10,
+        n_turns / 10,
+        float(answer is not None),
+        float(answer is not None and "?" in answer[-200:]),
+        float(is_short),
+    )
+    return TurnText(capped(whole), tuple(earlier), facts)
+
+
+def _last_user(messages: Sequence[Message], before: int) -> int:
+    for index in range(before - 1, -1, -1):
+        if messages[index].role == "user":
+            return index
+    return -1
+
+
+def _last_answer(messages: Sequence[Message], before: int) -> str | None:
+    for index in range(before - 1, -1, -1):
+        if messages[index].role == "assistant":
+            return messages[index].text
+    return None

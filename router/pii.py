@@ -1,0 +1,157 @@
+"""Identifiers of people, recognised by form and checksum in Latin and Indian digits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from enum import StrEnum
+
+
+class Pii(StrEnum):
+    """Kinds of identifiers that are recognised."""
+
+    AADHAAR = "aadhaar"
+    PAN = "pan"
+    GSTIN = "gstin"
+    UPI = "upi"
+    IFSC = "ifsc"
+    CARD = "card"
+    PHONE = "phone"
+    EMAIL = "email"
+
+
+# Every Indian script's digits, one block of ten each, to ASCII.
+_DIGITS = {
+    zero + digit: ord("0") + digit
+    for zero in range(0x0966, 0x0DF0, 0x80)
+    for digit in range(10)
+    if chr(zero + digit).isdigit()
+}
+# A text without any of these carries no identifier; the test is one fast scan.
+_MAY_HOLD = re.compile(r"@|[0-9\u0966-\u096f\u09e6-\u09ef\u0a66-\u0def]{3}")
+
+_AADHAAR = re.compile(
+    r"(?<![0-9A-Za-z.,+-])[2-9][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|[.,-][0-9])"
+)
+_CARD = re.compile(r"(?<![0-9A-Za-z.+-])[3-6][0-9]{3}(?:[ -]?[0-9]){9,15}(?![0-9A-Za-z]|[.-][0-9])")
+_PAN = re.compile(r"(?<![A-Z0-9])[A-Z]{3}[ABCFGHJLPT][A-Z][0-9]{4}[A-Z](?![A-Z0-9])", re.IGNORECASE)
+_GSTIN = re.compile(
+    r"(?<![A-Z0-9])(?:[0-2][0-9]|3[0-8]|97|99)[A-Z]{5}[0-9]{4}[A-Z][1-9A-Z]Z[0-9A-Z](?![A-Z0-9])",
+    re.IGNORECASE,
+)
+_IFSC = re.compile(r"(?<![A-Za-z0-9])[A-Z]{4}0[A-Z0-9]{6}(?![A-Za-z0-9])")
+_EMAIL = re.compile(
+    r"(?<![\w.+-])[A-Za-z0-9][\w.+%-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,6}[A-Za-z]{2,24}(?![\w-])"
+)
+_UPI = re.compile(
+    r"(?<![\w.@-])[A-Za-z0-9][A-Za-z0-9._-]{1,63}@[A-Za-z][A-Za-z0-9]{1,31}"
+    r"(?![\w@-]|\.[A-Za-z0-9])"
+)
+_PHONE = re.compile(
+    # Indian mobile numbers, plain or in the usual groups, with or without the country's code.
+    r"(?<![0-9A-Za-z.,/-])(?:(?:\+|00)91[ -]?|\(\+91\) ?|91[ -]|0)?"
+    r"(?:[6-9][0-9]{9}|[6-9][0-9]{4}[ -][0-9]{5}"
+    r"|[6-9][0-9]{2}[ -][0-9]{3}[ -][0-9]{4}|[6-9][0-9]{3}[ -][0-9]{3}[ -][0-9]{3})"
+    r"(?![0-9A-Za-z]|[.,-][0-9])"
+    # Numbers of other countries, which begin with a plus.
+    r"|(?<![0-9A-Za-z])\+(?!91)[1-9][0-9]{0,2}[ -]?(?:\(?[0-9]{2,4}\)?[ -]?){2,4}[0-9]{2,4}"
+    r"(?![0-9A-Za-z])"
+)
+
+
+def has_pii(text: str) -> bool:
+    """Return whether a text holds any identifier that `pii_kinds` knows."""
+    if not _MAY_HOLD.search(text):
+        return False
+    latin = _latin_digits(text)
+    return any(_is_in(kind, latin) for kind in Pii)
+
+
+def pii_kinds(text: str) -> frozenset[Pii]:
+    """Return the kinds of identifiers that a text holds.
+
+    Numbers with a checksum (Aadhaar, cards, GSTIN) count only where it holds.
+    """
+    if not _MAY_HOLD.search(text):
+        return frozenset()
+    latin = _latin_digits(text)
+    return frozenset(kind for kind in Pii if _is_in(kind, latin))
+
+
+def _latin_digits(text: str) -> str:
+    return text if text.isascii() else text.translate(_DIGITS)
+
+
+def _is_in(kind: Pii, text: str) -> bool:
+    pattern, passes = _RECOGNISERS[kind]
+    return any(passes(match.group()) for match in pattern.finditer(text))
+
+
+def is_verhoeff(digits: str) -> bool:
+    """Return whether the last of the digits is the Verhoeff check digit of the others.
+
+    Source: J. Verhoeff, Error Detecting Decimal Codes (1969): the dihedral group D5.
+    """
+    check = 0
+    for position, digit in enumerate(reversed(digits)):
+        check = _TIMES[check][_PERMUTED[position % 8][int(digit)]]
+    return check == 0
+
+
+def is_luhn(digits: str) -> bool:
+    """Return whether the digits pass the Luhn check. Source: ISO/IEC 7812-1, annex B."""
+    total = 0
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (2 if position % 2 else 1)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def is_gstin(text: str) -> bool:
+    """Return whether the fifteenth character is the check character of the fourteen before it.
+
+    Source: GSTN's published scheme, modulus 36 with factors 1 and 2.
+    """
+    total = 0
+    for position, char in enumerate(text[:14].upper()):
+        product = _BASE_36.index(char) * (1 + position % 2)
+        total += product // 36 + product % 36
+    return _BASE_36[(36 - total % 36) % 36] == text[14].upper()
+
+
+def _times(left: int, right: int) -> int:
+    """Return the product in D5: 0-4 are rotations, 5-9 reflections."""
+    if left < 5:
+        return (left + right) % 5 if right < 5 else 5 + (left + right - 5) % 5
+    return 5 + (left - 5 - right) % 5 if right < 5 else (left - right) % 5
+
+
+def _permutations() -> list[list[int]]:
+    rows = [list(range(10)), [1, 5, 7, 6, 2, 8, 3, 0, 9, 4]]
+    while len(rows) < 8:
+        rows.append([rows[1][digit] for digit in rows[-1]])
+    return rows
+
+
+def _digits_of(text: str) -> str:
+    return "".join(filter(str.isdigit, text))
+
+
+def _is_card(text: str) -> bool:
+    digits = _digits_of(text)
+    return 13 <= len(digits) <= 19 and len(set(digits)) > 1 and is_luhn(digits)
+
+
+_BASE_36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_TIMES = [[_times(left, right) for right in range(10)] for left in range(10)]
+_PERMUTED = _permutations()
+_RECOGNISERS: dict[Pii, tuple[re.Pattern[str], Callable[[str], bool]]] = {
+    Pii.AADHAAR: (_AADHAAR, lambda text: is_verhoeff(_digits_of(text))),
+    Pii.PAN: (_PAN, lambda text: True),
+    Pii.GSTIN: (_GSTIN, is_gstin),
+    Pii.UPI: (_UPI, lambda text: True),
+    Pii.IFSC: (_IFSC, lambda text: True),
+    Pii.CARD: (_CARD, _is_card),
+    Pii.PHONE: (_PHONE, lambda text: True),
+    Pii.EMAIL: (_EMAIL, lambda text: True),
+}
