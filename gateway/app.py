@@ -14,23 +14,19 @@ from pathlib import Path
 import orjson
 import uvicorn
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.answer_cache import AnswerCache
 from gateway.auth import Authenticator
+from gateway.backends import open_backends
 from gateway.backends.base import Backend
-from gateway.backends.breaker import BackendBreaker, BreakingBackend
-from gateway.backends.openai import OpenAIBackend, http_session
-from gateway.backends.simulated import SimulatedBackend
 from gateway.background import Background
 from gateway.database import open_database
 from gateway.front import Front
 from gateway.health import Health, State
-from gateway.http_errors import http_error_of
+from gateway.http_errors import EXPECTED_ERRORS, http_error_of
 from gateway.idempotency import IdempotencyStore
 from gateway.load import Loads
 from gateway.meter import Meter
@@ -91,7 +87,7 @@ def build_app(settings: Settings) -> Front:
         pages.router,
     ):
         app.include_router(router)
-    for kind in (HTTPException, RequestValidationError, Exception):
+    for kind in EXPECTED_ERRORS:
         app.add_exception_handler(kind, _answer_error)
     return Front(app, metrics=metrics, new_id=new_id, max_body_bytes=_MAX_BODY_BYTES)
 
@@ -113,7 +109,7 @@ async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[S
         ledger = Ledger(redis, utc_now)
         books = Books(database, redis)
         await books.prepare()
-        backends = await _open_backends(settings, stack)
+        backends = await stack.enter_async_context(open_backends(settings))
         models = serve_models(settings, backends)
         background = await stack.enter_async_context(Background())
         meter = Meter(
@@ -138,7 +134,7 @@ async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[S
             memory=memory,
             router=router,
             models=models,
-            loads=Loads(),
+            loads=_loads(settings, backends),
             meter=meter,
             limiter=RateLimiter(redis, utc_now),
             cache=AnswerCache(ResponseCache(redis), utc_now),
@@ -204,22 +200,6 @@ def serve(settings: Settings) -> None:
     uvicorn.Server(config).run()
 
 
-async def _open_backends(settings: Settings, stack: AsyncExitStack) -> Mapping[str, Backend]:
-    session = await stack.enter_async_context(http_session(connect_s=settings.timeouts.connect_s))
-    backends: dict[str, Backend] = {}
-    for name, backend in settings.backends.items():
-        opened: Backend
-        if backend.kind == "simulated":
-            opened = SimulatedBackend(name)
-        else:
-            opened = OpenAIBackend(
-                name, backend.base_url or "", session=session, api_key=backend.api_key
-            )
-        backends[name] = BreakingBackend(opened, BackendBreaker(name))
-        stack.push_async_callback(opened.close)
-    return backends
-
-
 async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis:
     url = settings.redis.url
     if settings.redis.is_embedded:
@@ -249,6 +229,15 @@ def _local_counter(model: str) -> TokenCounter | None:
     folder = Path(str(files("local_models"))) / "bundled" if model == "bundled" else Path(model)
     path = folder / "tokenizer.json"
     return local_counter(path) if path.is_file() else None
+
+
+def _loads(settings: Settings, backends: Mapping[str, Backend]) -> Loads:
+    sources = {}
+    for name, spec in settings.catalog.items():
+        load = getattr(backends[spec.backend], "load", None)
+        if load is not None:
+            sources[name] = load
+    return Loads(sources)
 
 
 def _health(
@@ -296,13 +285,13 @@ def _chat_route(services: Services) -> Route:
         clock=utc_now,
         total_s=services.settings.timeouts.total_s,
     )
-    return Route("/v1/chat/completions", endpoint, methods=["POST"])
+    return Route(endpoint.path, endpoint, methods=["POST"])
 
 
-async def _answer_error(_request: Request, error: Exception) -> Response:
+async def _answer_error(request: Request, error: Exception) -> Response:
     failure = http_error_of(error)
-    if failure.code == "internal_error":
-        log.error("unexpected failure in %s", _request.url.path, exc_info=error)
+    if failure.status >= 500:
+        log.error("%s failed: %s: %s", request.url.path, type(error).__name__, error)
     return Response(
         orjson.dumps(failure.body()),
         status_code=failure.status,

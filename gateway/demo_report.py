@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from gateway.demo import Answer, DemoRun
+from gateway.demo import Answer, DemoRun, FactCheck
 from policies.catalog import ModelCatalog
 from policies.usage import Rates, Usage, cost_of
 
@@ -80,7 +80,7 @@ class Report:
     comparisons: tuple[Comparison, ...]
     waiting: tuple[Waiting, ...]
     overhead_s: tuple[float, ...]
-    facts: dict[str, int]
+    facts: tuple[FactCheck, ...]
     context_tokens: int
     ledger: dict[str, int] | None
     example_turn: str | None
@@ -123,7 +123,7 @@ def report_of(run: DemoRun, catalog: ModelCatalog) -> Report:
         ),
         waiting=_waiting(answered),
         overhead_s=percentiles(_overheads(answered)),
-        facts=dict(Counter(check.found_in or "not found" for check in run.facts)),
+        facts=tuple(run.facts),
         context_tokens=run.options.context_tokens,
         ledger=run.ledger,
         example_turn=_example(answered),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from gateway.demo_report import PERCENTILES, Report
@@ -136,13 +137,13 @@ def _waiting(report: Report) -> str:
 
 
 def _recall(report: Report) -> str:
-    n_checked = sum(report.facts.values())
-    if not n_checked:
+    if not report.facts:
         return ""
-    where = ", ".join(f"{count} {part}" for part, count in report.facts.items())
+    counts = Counter(check.found_in or "not in it" for check in report.facts)
+    where = ", ".join(f"{part} {count}" for part, count in counts.most_common())
     return (
-        f"Recall: {n_checked} long chats ask at the end for a fact given in the first turn. In a "
-        f"context of at most\n  {report.context_tokens} tokens the fact stood: {where}"
+        f"Recall: {len(report.facts)} long chats ask at the end for a fact given in the first turn. In a "
+        f"context of at most\n  {report.context_tokens} tokens, where the fact stood: {where}"
     )
 
 

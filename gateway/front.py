@@ -59,11 +59,10 @@ class Front:
         except Exception as error:
             # The last line of defence: whatever it is, the caller gets the contract's error.
             failure = http_error_of(error)
-            if failure.status >= 500 and failure.code == "internal_error":
+            if failure.code == "internal_error":
                 log.exception("unexpected failure in %s %s", request_id, scope["path"])
-            if status:
-                raise
-            await send_error(send_with_id, failure)
+            if not status:
+                await send_error(send_with_id, failure)
         finally:
             self._metrics.requests.labels(route_of(scope), str(status)).inc()
 

@@ -19,6 +19,7 @@ from gateway.errors import (
     BackendOverloaded,
     BackendRejected,
     BackendTimeout,
+    GatewayError,
     InsufficientScope,
     InvalidKey,
     LedgerAway,
@@ -33,10 +34,11 @@ from memory.errors import (
     InvalidItem,
     ItemNotFound,
     ItemTooLarge,
+    MemoryFault,
     TipConflict,
 )
-from policies.errors import BudgetExceeded, DocumentErrors, LedgerUnavailable, PolicyConflict
-from router.errors import ContextTooLong, ModelNotFound, NoTierAllowed
+from policies.errors import BudgetExceeded, DocumentErrors, LedgerUnavailable, PolicyConflict, PolicyError
+from router.errors import ContextTooLong, ModelNotFound, NoTierAllowed, RouterError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,17 @@ class HttpError:
         }
 
 
+# What routes may raise on purpose; anything else is a defect.
+EXPECTED_ERRORS: tuple[type[Exception], ...] = (
+    GatewayError,
+    RouterError,
+    PolicyError,
+    MemoryFault,
+    RequestValidationError,
+    HTTPException,
+    RedisError,
+    SQLAlchemyError,
+)
 _INVALID = "invalid_request_error"
 _FINAL = {"x-should-retry": "false"}
 

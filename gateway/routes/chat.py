@@ -44,6 +44,8 @@ class CallerGone(Exception):
 class ChatEndpoint:
     """The ASGI application of the chat completions route."""
 
+    path = "/v1/chat/completions"
+
     def __init__(
         self,
         *,
@@ -63,6 +65,7 @@ class ChatEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or stop working when its caller leaves."""
+        scope["route"] = self
         started_at = self._clock()
         request_id: str = scope["state"]["request_id"]
         headers = {

@@ -232,16 +232,15 @@ function scale(score, thresholds) {
 function candidatesPart(turn) {
   const decision = turn.record && turn.record.decision;
   if (!decision || !(decision.candidates || []).length) return null;
-  const currency = turn.record.currency;
   const rows = decision.candidates.map((candidate) => element("tr", {},
     element("th", { scope: "row", text: candidate.model }),
     element("td", { text: candidate.tier }),
     element("td", { text: candidate.excluded_by || "" }),
-    element("td", { class: "number", text: candidate.estimated_cost_micro === null ? "unknown" : money(candidate.estimated_cost_micro, currency) })));
+    element("td", { class: "number", text: money(candidate.estimated_cost_micro, "USD") })));
   return element("div", { class: "wide" }, element("table", {},
     element("caption", { text: "Candidates" }),
     element("thead", {}, element("tr", {}, ...["model", "tier", "excluded by"].map((text) => element("th", { scope: "col", text })),
-      element("th", { scope: "col", class: "number", text: "estimate" }))),
+      element("th", { scope: "col", class: "number", text: "at worst" }))),
     element("tbody", {}, ...rows)));
 }
 
