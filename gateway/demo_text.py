@@ -142,8 +142,8 @@ def _recall(report: Report) -> str:
     counts = Counter(check.found_in or "not in it" for check in report.facts)
     where = ", ".join(f"{part} {count}" for part, count in counts.most_common())
     return (
-        f"Recall: {len(report.facts)} long chats ask at the end for a fact given in the first turn. In a "
-        f"context of at most\n  {report.context_tokens} tokens, where the fact stood: {where}"
+        f"Recall: {len(report.facts)} long chats end by asking for a fact given in the first turn. "
+        f"In a context\n  of at most {report.context_tokens} tokens the fact stood: {where}"
     )
 
 
