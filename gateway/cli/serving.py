@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import shutil
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -21,6 +22,8 @@ from gateway.cli.output import (
 
 if TYPE_CHECKING:
     from gateway.settings import Settings
+
+_LEAST_DISK_MB = 20
 
 
 def serve(
@@ -45,6 +48,8 @@ def serve(
         ),
     )
     _check_port(settings)
+    _check_disk(settings)
+    _check_policies(settings)
 
     # Imported late: everything the gateway is made of comes with it.
     from gateway.app import serve as serve_gateway
@@ -87,7 +92,8 @@ def welcome(settings: Settings) -> str:
         "From the OpenAI Python SDK:",
         "  from openai import OpenAI",
         f'  client = OpenAI(base_url="{url}/v1", api_key="{key}")',
-        '  client.chat.completions.create(model="auto", messages=[...])',
+        "  client.chat.completions.create("
+        'model="auto", messages=[{"role": "user", "content": "Namaste!"}])',
         "",
     ]
     demonstrations = [name for name, b in settings.backends.items() if b.is_demonstration]
@@ -103,6 +109,22 @@ def welcome(settings: Settings) -> str:
             "provider's key for real ones."
         )
     return "\n".join(lines)
+
+
+def _check_policies(settings: Settings) -> None:
+    """Refuse early when a tenant's policy is missing or wrong."""
+    from gateway.cli.policy import policy_named
+
+    for name in dict.fromkeys(tenant.policy for tenant in settings.tenants.values()):
+        policy_named(name, settings)
+
+
+def _check_disk(settings: Settings) -> None:
+    """Refuse early when there is no room for the ledger: a turn must be recorded."""
+    settings.state_dir.mkdir(parents=True, exist_ok=True)
+    free_mb = shutil.disk_usage(settings.state_dir).free // 1_000_000
+    if free_mb < _LEAST_DISK_MB:
+        raise CommandFailed(f"the disk is full: {free_mb} MB are free at {settings.state_dir}")
 
 
 def _check_port(settings: Settings) -> None:
