@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,7 +11,9 @@ from decimal import ROUND_HALF_UP, Decimal
 from policies.catalog import Price
 from policies.errors import UnknownRate
 
+MAX_TOKENS = 10**12
 _PER_MILLION = Decimal(1_000_000)
+_MAX_REPORTED_USD = Decimal(1_000_000)  # a larger charge of one call is a provider's mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,8 @@ class Usage:
 
     `cached_input_tokens` is contained in `input_tokens`, `reasoning_tokens` in `output_tokens`.
     `cache_write_tokens` is contained in `input_tokens` (Anthropic). `is_estimated` marks counts
-    made here because the upstream never told.
+    made here because the upstream never told, or told what cannot be: such counts are brought into
+    their bounds, so that no nonsense of an upstream reaches an amount.
     """
 
     input_tokens: int
@@ -28,6 +32,29 @@ class Usage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     is_estimated: bool = False
+
+    def __post_init__(self) -> None:
+        cached, written = self.cached_input_tokens, self.cache_write_tokens
+        if (
+            cached >= 0
+            and written >= 0
+            and cached + written <= self.input_tokens <= MAX_TOKENS
+            and 0 <= self.reasoning_tokens <= self.output_tokens <= MAX_TOKENS
+        ):
+            return
+        input_tokens = min(max(self.input_tokens, 0), MAX_TOKENS)
+        output_tokens = min(max(self.output_tokens, 0), MAX_TOKENS)
+        cached = min(max(cached, 0), input_tokens)
+        repaired = {
+            "input_tokens": input_tokens,
+            "output_tokens": output_tokens,
+            "cached_input_tokens": cached,
+            "cache_write_tokens": min(max(written, 0), input_tokens - cached),
+            "reasoning_tokens": min(max(self.reasoning_tokens, 0), output_tokens),
+            "is_estimated": True,
+        }
+        for name, value in repaired.items():
+            object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +72,10 @@ class Cost:
 
 
 class Rates:
-    """Dated exchange rates from US dollars; an amount keeps the rate of its day."""
+    """Dated exchange rates from US dollars; an amount keeps the rate of its day.
+
+    A rate holds from its day until the next one of the currency.
+    """
 
     def __init__(self, rates: Mapping[str, Sequence[tuple[date, Decimal]]]) -> None:
         """Take, by currency, the first day and the rate of each span."""
@@ -78,7 +108,8 @@ def cost_of(
     """Return what an attempt cost, None where the price is unknown.
 
     The charge that the provider itself reported goes before the declared price. Cached tokens are
-    priced once, at their own price where there is one. Rounded once, half up, to a micro-unit.
+    priced once, at their own price where there is one. Rounded once, half up, to a micro-unit. The
+    exchange rate is that of the day of `at` in its own time zone.
 
     Raises:
         UnknownRate: no exchange rate for the day.
@@ -93,24 +124,23 @@ def cost_of(
 
 
 def usd_of(usage: Usage, price: Price | None, busy_s: float | None = None) -> Decimal | None:
-    """Return the exact cost in US dollars, None where the price does not cover the usage."""
+    """Return the exact cost in US dollars, None where the price does not cover the usage.
+
+    Busy time, where it is priced and known, is the whole cost; without any usage the cost is zero.
+    """
     if price is None:
         return None
     if price.busy_second_usd is not None and busy_s is not None:
-        return price.busy_second_usd * Decimal(repr(busy_s))
+        return price.busy_second_usd * _seconds(busy_s)
     if price.input_usd_per_mtok is None or price.output_usd_per_mtok is None:
-        return Decimal(0) if price.busy_second_usd is not None else None
-    cached_price = price.cached_input_usd_per_mtok
-    if cached_price is None:
-        cached_price = price.input_usd_per_mtok
-    write_price = price.cache_write_usd_per_mtok
-    if write_price is None:
-        write_price = price.input_usd_per_mtok
+        is_unused = usage.input_tokens == 0 == usage.output_tokens
+        return Decimal(0) if is_unused else None
     plain = usage.input_tokens - usage.cached_input_tokens - usage.cache_write_tokens
     return (
         price.input_usd_per_mtok * plain
-        + cached_price * usage.cached_input_tokens
-        + write_price * usage.cache_write_tokens
+        + _else(price.cached_input_usd_per_mtok, price.input_usd_per_mtok)
+        * usage.cached_input_tokens
+        + _else(price.cache_write_usd_per_mtok, price.input_usd_per_mtok) * usage.cache_write_tokens
         + price.output_usd_per_mtok * usage.output_tokens
     ) / _PER_MILLION
 
@@ -120,14 +150,23 @@ def worst_case_usd(
 ) -> Decimal | None:
     """Return the most an attempt of these bounds can cost, None where the price is unknown.
 
-    A local model is charged by busy time; `busy_s` bounds it.
+    Every input token counts at the dearest of its prices, since writing a cache may cost more than
+    reading without one. A local model is charged by busy time; `busy_s` bounds it.
     """
     if price is None:
         return None
-    usage = Usage(input_tokens, output_tokens)
-    by_tokens = usd_of(usage, price)
-    by_time = price.busy_second_usd * Decimal(repr(busy_s)) if price.busy_second_usd else None
-    known = [usd for usd in (by_tokens, by_time) if usd is not None]
+    known = []
+    if price.input_usd_per_mtok is not None and price.output_usd_per_mtok is not None:
+        prices = (
+            price.input_usd_per_mtok,
+            price.cached_input_usd_per_mtok,
+            price.cache_write_usd_per_mtok,
+        )
+        dearest = max(value for value in prices if value is not None)
+        by_tokens = dearest * input_tokens + price.output_usd_per_mtok * output_tokens
+        known.append(by_tokens / _PER_MILLION)
+    if price.busy_second_usd is not None:
+        known.append(price.busy_second_usd * _seconds(busy_s))
     return max(known) if known else None
 
 
@@ -140,6 +179,15 @@ def _micro(amount: Decimal) -> int:
     return int((amount * _PER_MILLION).to_integral_value(ROUND_HALF_UP))
 
 
+def _else(value: Decimal | None, other: Decimal) -> Decimal:
+    return other if value is None else value
+
+
+def _seconds(busy_s: float) -> Decimal:
+    # repr is the shortest text of the float: 0.1 s is priced as 0.1 s.
+    return Decimal(repr(busy_s)) if math.isfinite(busy_s) and busy_s > 0 else Decimal(0)
+
+
 def _reported(text: str | None) -> Decimal | None:
     if text is None:
         return None
@@ -147,4 +195,4 @@ def _reported(text: str | None) -> Decimal | None:
         amount = Decimal(text)
     except ArithmeticError:
         return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    return amount if amount.is_finite() and 0 <= amount <= _MAX_REPORTED_USD else None

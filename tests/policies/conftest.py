@@ -87,24 +87,3 @@ def closing(clock: Clock) -> Closing:
         return EntryClosing(**{**base, **fields})  # type: ignore[arg-type]
 
     return make
-
-
-def turn_of(entry: EntryOpening, status: str = "complete", **fields: object) -> dict[str, object]:
-    """Return the record of the turn that an entry belongs to."""
-    started_us = round(entry.opened_at.timestamp() * 1_000_000)
-    return {
-        "request_id": entry.request_id,
-        "tenant": entry.tenant,
-        "conversation": entry.conversation,
-        "end_user": entry.end_user,
-        "tags": entry.tags,
-        "status": status,
-        "tier": entry.tier,
-        "model": entry.model,
-        "policy": entry.policy,
-        "cache": "none",
-        "currency": entry.currency,
-        "started_us": started_us,
-        "ended_us": started_us + 1_000,
-        **fields,
-    }

@@ -1,0 +1,277 @@
+"""Booking: records from the ledger's streams become rows, and rows add to the roll-ups.
+
+Everything here runs inside one transaction of the caller. A row's id makes a record that comes
+twice count once; the true end of an entry replaces the estimate that was booked for an orphan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    Table,
+    case,
+    delete,
+    func,
+    literal,
+    select,
+    text,
+)
+
+from policies.tables import (
+    BUCKET_US,
+    DIMENSIONS,
+    SUMS,
+    TOKENS,
+    entries_table,
+    insert_into,
+    rollups_table,
+    turns_table,
+)
+
+Values = dict[str, Any]
+_MAX_EXACT = 2**53
+_CHUNK = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """What one record of a stream says: a row of an entry, of a turn, or both."""
+
+    entry: Values | None
+    turn: Values | None
+
+
+def parse_record(blob: bytes, tenant: str) -> Booking:
+    """Return the rows of a record.
+
+    Raises:
+        ValueError: it is no such record of this tenant.
+    """
+    try:
+        record = orjson.loads(blob)
+        entry, turn = record["entry"], record["turn"]
+        booking = Booking(
+            None if entry is None else _entry_row(entry), None if turn is None else _turn_row(turn)
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    for row in (booking.entry, booking.turn):
+        if row is not None and row["tenant"] != tenant:
+            raise ValueError(f"it belongs to another tenant: {row['tenant']!r}")
+    return booking
+
+
+def book(connection: Connection, bookings: Sequence[Booking]) -> None:
+    """Insert what is new, replace orphans by their true ends, and add both to the roll-ups.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: another process has just booked one of them; begin anew.
+    """
+    increments: list[Values] = []
+    entries = [booking.entry for booking in bookings if booking.entry is not None]
+    turns = [booking.turn for booking in bookings if booking.turn is not None]
+    for row, sign in _changes(connection, entries_table, "id", entries):
+        increments.append(_entry_increment(row, sign))
+    for row, sign in _changes(connection, turns_table, "request_id", turns):
+        if row["status"] != "refused":
+            increments.append(_turn_increment(row, sign))
+    add_to_rollups(connection, increments)
+
+
+def rebuild_rollups(connection: Connection, tenant: str | None) -> int:
+    """Make the roll-ups anew from entries and turns; return how many of those there were."""
+    if connection.dialect.name == "postgresql":
+        # Bookings wait; on SQLite the first write below makes them wait.
+        connection.execute(text("LOCK TABLE rollups IN EXCLUSIVE MODE"))
+    doomed = delete(rollups_table)
+    if tenant is not None:
+        doomed = doomed.where(rollups_table.c.tenant == tenant)
+    connection.execute(doomed)
+    n_rows = 0
+    for query in (_summed_entries(), _summed_turns()):
+        if tenant is not None:
+            query = query.where(query.selected_columns.tenant == tenant)
+        for part in connection.execute(query).partitions(_CHUNK):
+            rows = [_integers(row) for row in part]
+            n_rows += sum(row.pop("n_rows") for row in rows)
+            add_to_rollups(connection, rows)
+    return n_rows
+
+
+def add_to_rollups(connection: Connection, increments: Iterable[Mapping[str, Any]]) -> None:
+    """Add increments (dimensions and sums) to their roll-up rows."""
+    merged: dict[str, Values] = {}
+    for increment in increments:
+        place = _rollup_id(increment)
+        into = merged.get(place)
+        if into is None:
+            merged[place] = {"id": place, **increment}
+        else:
+            for name in SUMS:
+                into[name] += increment[name]
+    if not merged:
+        return
+    statement = insert_into(connection, rollups_table)
+    added = {name: rollups_table.c[name] + statement.excluded[name] for name in SUMS}
+    upsert = statement.on_conflict_do_update(index_elements=["id"], set_=added)
+    # In one order always, so that two processes never wait for each other in a circle.
+    connection.execute(upsert, [merged[place] for place in sorted(merged)])
+
+
+def _changes(
+    connection: Connection, table: Table, key: str, rows: Iterable[Values]
+) -> list[tuple[Mapping[str, Any], int]]:
+    """Insert the rows that are new and return them with sign 1, replaced orphans with -1."""
+    wanted: dict[tuple[str, str], Values] = {}
+    for row in rows:
+        place = (row["tenant"], row[key])
+        if place not in wanted or wanted[place]["is_orphan"]:
+            wanted[place] = row
+    if not wanted:
+        return []
+    changes: list[tuple[Mapping[str, Any], int]] = []
+    keys = sorted({name for _, name in wanted})
+    found = connection.execute(select(table).where(table.c[key].in_(keys))).all()
+    for known in (dict(row._mapping) for row in found):
+        newer = wanted.get((known["tenant"], known[key]))
+        if newer is None:
+            continue
+        if known["is_orphan"] and not newer["is_orphan"]:
+            is_it = (table.c.tenant == known["tenant"]) & (table.c[key] == known[key])
+            connection.execute(delete(table).where(is_it, table.c.is_orphan))
+            changes.append((known, -1))
+        else:
+            del wanted[known["tenant"], known[key]]
+    if wanted:
+        connection.execute(table.insert(), list(wanted.values()))
+        changes += [(row, 1) for row in wanted.values()]
+    return changes
+
+
+def _entry_row(entry: Mapping[str, Any]) -> Values:
+    usage, cost = entry["usage"], entry["cost"] or {}
+    names = ("id", "request_id", "tenant", "model", "backend", "tier", "kind", "policy", "status")
+    return {
+        **{name: _text(entry[name], 128) for name in names},
+        "n": _integer(entry["n"]),
+        "opened_us": _integer(entry["opened_us"]),
+        "closed_us": _integer(entry["closed_us"]),
+        "end_user": _text(entry["end_user"] or "", 256),
+        "tags": _tags(entry["tags"]),
+        **{name: _integer(usage.get(name) or 0) for name in TOKENS},
+        "is_estimated": bool(usage.get("is_estimated", False)),
+        "is_orphan": bool(entry.get("is_orphan", False)),
+        "usd_micro": _amount(cost.get("usd_micro")),
+        "micro": _amount(cost.get("micro")),
+        "currency": _text(entry["currency"], 3),
+        "rate": cost.get("rate"),
+        "rate_date": cost.get("rate_date"),
+        "charge_micro": _integer(entry.get("charge_micro") or 0),
+        "spend_key": _text(entry["spend"], 256),
+        "error": None if entry["error"] is None else _text(entry["error"], 2000),
+    }
+
+
+def _turn_row(turn: Mapping[str, Any]) -> Values:
+    conversation = turn.get("conversation")
+    return {
+        **{name: _text(turn[name], 64) for name in ("request_id", "tenant", "status")},
+        "started_us": _integer(turn["started_us"]),
+        "ended_us": _integer(turn.get("ended_us") or turn["started_us"]),
+        "conversation": None if conversation is None else _text(conversation, 256),
+        "model": _text(turn["model"] or "", 128),
+        "tier": _text(turn["tier"] or "", 64),
+        "end_user": _text(turn["end_user"] or "", 256),
+        "tags": _tags(turn["tags"]),
+        "currency": _text(turn["currency"], 3),
+        "is_orphan": bool(turn.get("is_orphan", False)),
+        "record": orjson.dumps(turn).decode(),
+    }
+
+
+def _entry_increment(row: Mapping[str, Any], sign: int) -> Values:
+    return {
+        **_dimensions(row, row["opened_us"]),
+        "requests": 0,
+        "attempts": sign,
+        "unpriced": sign * int(row["usd_micro"] is None),
+        **{name: sign * row[name] for name in TOKENS},
+        "usd_micro": sign * (row["usd_micro"] or 0),
+        "micro": sign * (row["micro"] or 0),
+    }
+
+
+def _turn_increment(row: Mapping[str, Any], sign: int) -> Values:
+    return {**_dimensions(row, row["started_us"]), **dict.fromkeys(SUMS, 0), "requests": sign}
+
+
+def _dimensions(row: Mapping[str, Any], at_us: int) -> Values:
+    values = {name: row[name] for name in DIMENSIONS if name != "bucket_us"}
+    return {**values, "bucket_us": at_us // BUCKET_US * BUCKET_US}
+
+
+def _summed_entries() -> Select[Any]:
+    table = entries_table.c
+    sums: dict[str, ColumnElement[Any]] = {
+        "requests": literal(0),
+        "attempts": func.count(),
+        "unpriced": func.sum(case((table.usd_micro.is_(None), 1), else_=0)),
+        **{name: func.sum(table[name]) for name in TOKENS},
+        "usd_micro": func.coalesce(func.sum(table.usd_micro), 0),
+        "micro": func.coalesce(func.sum(table.micro), 0),
+    }
+    return _summed(entries_table, "opened_us", sums)
+
+
+def _summed_turns() -> Select[Any]:
+    sums: dict[str, ColumnElement[Any]] = dict.fromkeys(SUMS, literal(0))
+    sums["requests"] = func.count()
+    return _summed(turns_table, "started_us", sums).where(turns_table.c.status != "refused")
+
+
+def _summed(table: Table, moment: str, sums: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
+    at = table.c[moment]
+    bucket = (at - at % BUCKET_US).label("bucket_us")
+    kept = [bucket if name == "bucket_us" else table.c[name] for name in DIMENSIONS]
+    totals = [value.label(name) for name, value in sums.items()]
+    return select(*kept, *totals, func.count().label("n_rows")).group_by(*kept)
+
+
+def _integers(row: Row[Any]) -> Values:
+    # PostgreSQL sums big integers into decimals.
+    counted = {*SUMS, "bucket_us", "n_rows"}
+    return {name: int(v) if name in counted else v for name, v in row._mapping.items()}
+
+
+def _rollup_id(increment: Mapping[str, Any]) -> str:
+    place = "\0".join(str(increment[name]) for name in DIMENSIONS)
+    return blake2b(place.encode(), digest_size=16).hexdigest()
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int or not -_MAX_EXACT < value < _MAX_EXACT:
+        raise ValueError(f"{value!r:.80} is no whole number that can be kept")
+    return value
+
+
+def _amount(value: Any) -> int | None:
+    return None if value is None else _integer(value)
+
+
+def _text(value: Any, n_characters: int) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r:.80} is no text")
+    return value.replace("\0", "")[:n_characters]
+
+
+def _tags(tags: Iterable[Any]) -> str:
+    return "\n".join(_text(tag, 128).replace("\n", " ") for tag in tags)

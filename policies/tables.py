@@ -1,0 +1,125 @@
+"""The tables of the books, and the two statements that SQLite and PostgreSQL spell differently.
+
+Times are whole microseconds since the epoch. An amount that is NULL has an unknown price, which is
+never the same as zero.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Engine,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+BUCKET_US = 15 * 60 * 1_000_000  # a quarter of an hour divides every time zone's offset
+TOKENS = (
+    "input_tokens",
+    "cached_input_tokens",
+    "cache_write_tokens",
+    "output_tokens",
+    "reasoning_tokens",
+)
+DIMENSIONS = ("tenant", "bucket_us", "model", "tier", "end_user", "tags", "currency")
+SUMS = ("requests", "attempts", "unpriced", *TOKENS, "usd_micro", "micro")
+
+metadata = MetaData()
+turns_table = Table(
+    "turns",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("request_id", String(64), primary_key=True),
+    Column("status", String(16), nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger, nullable=False),
+    Column("conversation", String(256)),
+    Column("model", String(128), nullable=False),
+    Column("tier", String(64), nullable=False),
+    Column("end_user", String(256), nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("currency", String(3), nullable=False),
+    Column("is_orphan", Boolean, nullable=False),
+    Column("record", Text, nullable=False),
+    Index("turns_by_time", "tenant", "started_us"),
+)
+entries_table = Table(
+    "entries",
+    metadata,
+    Column("id", String(80), primary_key=True),
+    Column("request_id", String(64), nullable=False, index=True),
+    Column("tenant", String(64), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("backend", String(128), nullable=False),
+    Column("tier", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("policy", String(128), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("opened_us", BigInteger, nullable=False),
+    Column("closed_us", BigInteger, nullable=False),
+    Column("end_user", String(256), nullable=False),
+    Column("tags", Text, nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in TOKENS),
+    Column("is_estimated", Boolean, nullable=False),
+    Column("is_orphan", Boolean, nullable=False),
+    Column("usd_micro", BigInteger),
+    Column("micro", BigInteger),
+    Column("currency", String(3), nullable=False),
+    Column("rate", String(32)),
+    Column("rate_date", String(10)),
+    Column("charge_micro", BigInteger, nullable=False),
+    Column("spend_key", String(256), nullable=False),
+    Column("error", Text),
+    Index("entries_by_time", "tenant", "opened_us"),
+)
+rollups_table = Table(
+    "rollups",
+    metadata,
+    # The dimensions together are too long for an index of PostgreSQL: their digest names the row.
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("bucket_us", BigInteger, nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("tier", String(64), nullable=False),
+    Column("end_user", String(256), nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("currency", String(3), nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    Index("rollups_by_time", "tenant", "bucket_us"),
+)
+# Records that make no sense: set aside with the reason, so that those behind them are booked.
+unbooked_table = Table(
+    "unbooked",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("stream_id", String(64), primary_key=True),
+    Column("record", Text, nullable=False),
+    Column("error", Text, nullable=False),
+)
+
+
+def create_tables(engine: Engine, tables: MetaData = metadata) -> None:
+    """Make the tables where they are missing; several processes may do so at once."""
+    with engine.begin() as connection:
+        for table in tables.sorted_tables:
+            connection.execute(CreateTable(table, if_not_exists=True))
+            for index in table.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
+
+
+def insert_into(connection: Connection, table: Table) -> Any:
+    """Return an INSERT that knows `on_conflict_do_update`, in the connection's dialect."""
+    dialect: Any = postgresql if connection.dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
