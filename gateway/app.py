@@ -207,7 +207,7 @@ async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis
         await stack.enter_async_context(child)
         await child.wait_ready()
     redis = open_redis(url)
-    stack.push_async_callback(redis.aclose)
+    stack.push_async_callback(redis.close_all)
     return redis
 
 

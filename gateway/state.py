@@ -1,7 +1,7 @@
 """Redis: the handle that never hangs a request, and the embedded server.
 
-The handle keeps redis-py's connections and adds what its defaults lack: timeouts in milliseconds, no
-retries, and a breaker. A server that froze costs one caller one timeout; everybody after it is
+The handle keeps redis-py's connections and adds what its defaults lack: timeouts in milliseconds,
+no retries, and a breaker. A server that froze costs one caller one timeout; everybody after it is
 refused at once until a probe, sent by one caller now and then, comes back.
 """
 
@@ -12,11 +12,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -26,6 +27,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.children import Child
 
+T = TypeVar("T")
 log = logging.getLogger("turnwise.redis")
 TIMEOUT_S = 0.08
 _PROBE_EVERY_S = 0.5
@@ -81,7 +83,7 @@ class GuardedPool(BlockingConnectionPool):
     """A pool whose connections are handed out only while the breaker lets them.
 
     Every command, pipeline and script takes a connection and gives it back, so this one place
-    guards them all. A connection that timed out is closed: its late reply belongs to nobody.
+    refuses them all. A connection that timed out is closed: its late reply belongs to nobody.
     """
 
     def __init__(self, *, breaker: Breaker, **options: Any) -> None:
@@ -95,34 +97,58 @@ class GuardedPool(BlockingConnectionPool):
             RedisAway: at once, while the breaker is open.
         """
         self.breaker.check()
-        try:
-            return await super().get_connection(*args, **options)
-        except _FAILURES as error:
-            self.breaker.failed(error)
-            raise
+        connecting: Awaitable[Any] = super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
+        return await guarded(self.breaker, connecting)
 
 
 class GuardedRedis(Redis):
-    """redis-py's client over a GuardedPool; answers and silences move the breaker."""
+    """redis-py's client whose answers and silences move the breaker of its pool."""
+
+    def __init__(self, pool: GuardedPool) -> None:
+        super().__init__(connection_pool=pool)
+        self._breaker = pool.breaker
+        self._pool = pool
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; see redis.asyncio.Redis."""
-        return await self._guard(super().execute_command(*args, **options))
+        running: Awaitable[Any] = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        return await guarded(self._breaker, running)
 
-    async def _guard(self, call: Any) -> Any:
-        breaker: Breaker = self.connection_pool.breaker
-        try:
-            reply = await call
-        except RedisAway:
-            raise
-        except _FAILURES as error:
-            breaker.failed(error)
-            raise
-        except RedisError:
-            breaker.worked()
-            raise
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        """Return a pipeline that moves the breaker like a single command does."""
+        return _GuardedPipeline(
+            self._breaker, self._pool, self.response_callbacks, transaction, shard_hint
+        )
+
+    async def close_all(self) -> None:
+        """Close every connection of the pool, which this handle owns."""
+        await self.aclose()
+        await self._pool.disconnect()
+
+
+class _GuardedPipeline(Pipeline):
+    def __init__(self, breaker: Breaker, *args: Any) -> None:
+        super().__init__(*args)
+        self._breaker = breaker
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        return await guarded(self._breaker, super().execute(raise_on_error))
+
+
+async def guarded(breaker: Breaker, call: Awaitable[T]) -> T:
+    """Return what the call returns, telling the breaker how it went."""
+    try:
+        reply = await call
+    except RedisAway:
+        raise
+    except _FAILURES as error:
+        breaker.failed(error)
+        raise
+    except RedisError:  # an answer, if an unwelcome one
         breaker.worked()
-        return reply
+        raise
+    breaker.worked()
+    return reply
 
 
 def open_redis(url: str, *, name: str = "Redis") -> GuardedRedis:
@@ -141,7 +167,7 @@ def open_redis(url: str, *, name: str = "Redis") -> GuardedRedis:
             "decode_responses": False,
         },
     )
-    return GuardedRedis.from_pool(pool)
+    return GuardedRedis(pool)
 
 
 def embedded_redis(state_dir: Path) -> tuple[Child, str]:
