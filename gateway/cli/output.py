@@ -25,6 +25,7 @@ ConfigPath = Annotated[
 
 _EXTRAS = {
     "litellm": "providers",
+    "psycopg": "postgres",
     "torch": "local",
     "transformers": "local",
     "safetensors": "local",
@@ -122,6 +123,8 @@ def _system_line(error: OSError) -> str:
         return f"the disk is full{f' at {error.filename}' if error.filename else ''}"
     if error.errno == errno.EADDRINUSE:
         return f"the port is in use by another program: {error}"
+    if error.errno in (errno.EEXIST, errno.ENOTDIR) and error.filename:
+        return f"{error.filename} is not a folder"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and error.filename:
         return f"no permission for {error.filename}"
     return str(error)

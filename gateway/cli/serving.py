@@ -50,9 +50,10 @@ def serve(
     _check_port(settings)
     _check_disk(settings)
     _check_policies(settings)
+    _check_database(settings)
 
     # Imported late: everything the gateway is made of comes with it.
-    from gateway.app import serve as serve_gateway
+    from gateway.serving import serve as serve_gateway
     from gateway.telemetry import set_up_logging
 
     set_up_logging()
@@ -117,6 +118,17 @@ def _check_policies(settings: Settings) -> None:
 
     for name in dict.fromkeys(tenant.policy for tenant in settings.tenants.values()):
         policy_named(name, settings)
+
+
+def _check_database(settings: Settings) -> None:
+    """Refuse early when the ledger cannot be opened; what it raises is told by its caller."""
+    from gateway.database import open_database
+
+    engine = open_database(settings.ledger.url)
+    try:
+        engine.connect().close()
+    finally:
+        engine.dispose()
 
 
 def _check_disk(settings: Settings) -> None:
