@@ -12,7 +12,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import orjson
-import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
@@ -53,7 +52,7 @@ from router.errors import ModelFileError
 from router.route import Router
 
 log = logging.getLogger("turnwise")
-_MAX_BODY_BYTES = 20 * 1024 * 1024
+MAX_BODY_BYTES = 20 * 1024 * 1024
 
 
 def utc_now() -> datetime:
@@ -66,18 +65,11 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(12)}"
 
 
-def build_app(settings: Settings) -> Front:
-    """Return the ASGI application; its lifespan opens and closes everything it needs."""
-    metrics = Metrics()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_services(settings, metrics) as services:
-            app.state.services = services
-            app.router.routes.insert(0, _chat_route(services))
-            yield
-
-    app = FastAPI(title="Turnwise", lifespan=lifespan, docs_url=None, redoc_url=None)
+def build_app(services: Services) -> Front:
+    """Return the ASGI application over finished services."""
+    app = FastAPI(title="Turnwise", docs_url=None, redoc_url=None)
+    app.state.services = services
+    app.router.routes.append(_chat_route(services))
     for router in (
         system.router,
         turns.router,
@@ -89,12 +81,13 @@ def build_app(settings: Settings) -> Front:
         app.include_router(router)
     for kind in EXPECTED_ERRORS:
         app.add_exception_handler(kind, _answer_error)
-    return Front(app, metrics=metrics, new_id=new_id, max_body_bytes=_MAX_BODY_BYTES)
+    return Front(app, metrics=services.metrics, new_id=new_id, max_body_bytes=MAX_BODY_BYTES)
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, metrics: Metrics) -> AsyncIterator[Services]:
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """Yield the services of one process, closed in reverse order at the end."""
+    metrics = Metrics()
     degradations = Degradations(metrics)
     async with AsyncExitStack() as stack:
         redis = await _open_redis(settings, stack)
@@ -183,21 +176,6 @@ def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedM
             is_demonstration=backend.is_demonstration,
         )
     return served
-
-
-def serve(settings: Settings) -> None:
-    """Serve until stopped; blocks."""
-    config = uvicorn.Config(
-        build_app(settings),
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_graceful_shutdown=10,
-    )
-    uvicorn.Server(config).run()
 
 
 async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis:

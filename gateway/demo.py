@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,8 @@ import orjson
 from gateway.demo_client import GatewayClient, GatewayUnusable, StreamedReply
 from gateway.demo_trace import TOOLS, TraceConversation, load_trace
 
-_N_TRIES = 3
+# As OpenAI's own clients do: two more tries after a refusal that may pass.
+_N_TRIES, _BACKOFF_S = 3, 0.5
 _LONGEST_WAIT_S = 5.0
 _LEDGER_WAIT_S = 5.0
 
@@ -67,6 +69,7 @@ class DemoOptions:
 class DemoRun:
     """What happened; filled while the trace is replayed.
 
+    `retried` counts refusals, by error code, after which a turn was tried again.
     `ends` maps `floor` and `ceiling` to the catalogue names that serve `auto:fast` and `auto:best`.
     `ledger` is what GET /v1/costs gained during the run, None where it could not be read.
     """
@@ -78,6 +81,7 @@ class DemoRun:
     n_conversations: int
     n_turns: int
     answers: list[Answer] = field(default_factory=list)
+    retried: Counter[str] = field(default_factory=Counter)
     facts: list[FactCheck] = field(default_factory=list)
     ends: dict[str, str] = field(default_factory=dict)
     ledger: dict[str, int] | None = None
@@ -185,13 +189,16 @@ class _Replay:
         headers = {"x-turnwise-conversation-id": name, "x-turnwise-tags": "demo"}
         if not self._options.use_cache:
             headers["x-turnwise-cache"] = "off"
-        for _ in range(_N_TRIES):
+        for attempt in range(1, _N_TRIES + 1):
             reply = await self._client.chat(body, headers)
-            if reply.status != 429 or reply.retry_after_s is None or self._is_late():
+            wait_s = (
+                reply.retry_after_s if reply.retry_after_s is not None else _BACKOFF_S * attempt
+            )
+            is_worth_it = reply.is_refused and wait_s <= _LONGEST_WAIT_S and not self._is_late()
+            if attempt == _N_TRIES or not is_worth_it:
                 break
-            if reply.retry_after_s > _LONGEST_WAIT_S:
-                break
-            await asyncio.sleep(reply.retry_after_s)
+            self._run.retried[reply.error or ""] += 1
+            await asyncio.sleep(wait_s)
         self._run.answers.append(Answer(conversation, reply))
         return reply
 

@@ -45,6 +45,12 @@ class StreamedReply:
     total_s: float = 0.0
 
     @property
+    def is_refused(self) -> bool:
+        """True for a refusal that may pass: a conflict, a rate limit, a server in trouble."""
+        may_pass = self.status in (408, 409, 429) or self.status >= 500
+        return may_pass and self.headers.get("x-should-retry") != "false"
+
+    @property
     def usage(self) -> Usage | None:
         """Token counts, None where the answer carried none."""
         wire = self.wire_usage

@@ -72,6 +72,7 @@ class Report:
     n_turns: int
     n_answered: int
     errors: dict[str, int]
+    retried: dict[str, int]
     mix: tuple[MixRow, ...]
     by_language: dict[str, dict[str, int]]
     by_kind: dict[str, dict[str, int]]
@@ -111,6 +112,7 @@ def report_of(run: DemoRun, catalog: ModelCatalog) -> Report:
         n_turns=run.n_turns,
         n_answered=len(answered),
         errors=dict(failed),
+        retried=dict(run.retried),
         mix=_mix(answered),
         by_language=_tiers_by(answered, lambda answer: answer.conversation.language),
         by_kind=_tiers_by(answered, lambda answer: answer.conversation.kind),

@@ -40,6 +40,8 @@ def _head(report: Report) -> str:
     ]
     for code, count in report.errors.items():
         lines.append(f"  not answered: {count} x {code}")
+    for code, count in report.retried.items():
+        lines.append(f"  tried again after a refusal: {count} x {code}")
     return "\n".join(lines)
 
 

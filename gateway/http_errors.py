@@ -37,7 +37,13 @@ from memory.errors import (
     MemoryFault,
     TipConflict,
 )
-from policies.errors import BudgetExceeded, DocumentErrors, LedgerUnavailable, PolicyConflict, PolicyError
+from policies.errors import (
+    BudgetExceeded,
+    DocumentErrors,
+    LedgerUnavailable,
+    PolicyConflict,
+    PolicyError,
+)
 from router.errors import ContextTooLong, ModelNotFound, NoTierAllowed, RouterError
 
 

@@ -1,4 +1,4 @@
-"""Turn: what a caller asks of us, once past the wire; and Disclosure: what we tell them about it."""
+"""Turn: what a caller asks, once past the wire; Disclosure: what we tell them about it."""
 
 from __future__ import annotations
 

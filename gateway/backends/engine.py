@@ -78,6 +78,11 @@ class EngineBackend:
         self._asked_s = float("-inf")
         self._asking: asyncio.TaskGroup | None = None
 
+    @property
+    def base_url(self) -> str:
+        """Where the engine listens, up to and including `/v1`."""
+        return f"{self._root}/v1"
+
     async def __aenter__(self) -> Self:
         """Start the engine's process."""
         self._asking = await asyncio.TaskGroup().__aenter__()

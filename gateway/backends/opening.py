@@ -44,7 +44,10 @@ async def _open(
     opened: Backend
     if backend.kind == "simulated":
         return SimulatedBackend(name)
-    if backend.kind == "engine":
+    if backend.kind == "engine" and backend.base_url is not None:
+        # Started by the process that started this one.
+        opened = OpenAIBackend(name, backend.base_url, session=session, sends_scope=True)
+    elif backend.kind == "engine":
         missing = [module for module in _ENGINE_NEEDS if not is_installed(module)]
         if missing:
             reason = f"{', '.join(missing)} missing: pip install 'turnwise[local]'"
