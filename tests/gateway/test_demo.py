@@ -45,6 +45,7 @@ class FakeGateway:
 
     failing: str | None = None
     refusals: int = 0
+    refusal_headers: dict[str, str] = field(default_factory=lambda: {"retry-after": "0"})
     key: str = "good"
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -87,7 +88,7 @@ class FakeGateway:
         if self.refusals:
             self.refusals -= 1
             error = {"error": {"code": "rate_limit_exceeded"}}
-            return web.json_response(error, status=429, headers={"retry-after": "0"})
+            return web.json_response(error, status=429, headers=self.refusal_headers)
         body = await request.json()
         self.bodies.append(body)
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
@@ -249,6 +250,16 @@ async def test_a_rate_limit_is_waited_out() -> None:
     run = await replayed(FakeGateway(refusals=1), HELLO)
 
     assert [answer.reply.error for answer in run.answers] == [None, None]
+    assert run.retried == {"rate_limit_exceeded": 1}
+
+
+async def test_a_spent_budget_is_not_tried_again() -> None:
+    fake = FakeGateway(refusals=1, refusal_headers={"x-should-retry": "false"})
+
+    run = await replayed(fake, HELLO)
+
+    assert [answer.reply.error for answer in run.answers] == ["rate_limit_exceeded", None]
+    assert not run.retried
 
 
 async def test_a_refused_key_is_said_before_anything_is_replayed() -> None:
