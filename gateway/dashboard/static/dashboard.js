@@ -2,20 +2,24 @@
 "use strict";
 
 const byId = (id) => document.getElementById(id);
-const DAY_MS = 86400000;
 
-function isoDay(date) {
-  const two = (number) => String(number).padStart(2, "0");
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-}
-
-// Both days are included; the API counts them in the tenant's time zone unless one is given.
+// Both days are included. Left empty, the API takes this month as the tenant's time zone has it:
+// only the server knows which day it is there.
 function query(groups) {
-  const values = { from: byId("from").value, to: byId("to").value, group_by: groups };
-  for (const name of ["currency", "tz"]) {
+  const values = { group_by: groups };
+  for (const name of ["from", "to", "currency", "tz"]) {
     if (byId(name).value.trim()) values[name] = byId(name).value.trim();
   }
   return new URLSearchParams(values);
+}
+
+function dayIn(moment, timeZone) {
+  return new Intl.DateTimeFormat("en-CA", { timeZone }).format(moment);
+}
+
+function showRange(costs) {
+  byId("from").value = dayIn(new Date(costs.from), costs.tz);
+  byId("to").value = dayIn(new Date(new Date(costs.to).getTime() - 1), costs.tz);
 }
 
 const TABLES = [
@@ -33,6 +37,7 @@ async function show() {
       ...TABLES.map((table) => callJson(`v1/costs?${query(table.groups.join(","))}`)),
     ]);
     const first = costs[0];
+    showRange(first);
     byId("state").textContent = state(first);
     byId("loud").replaceChildren(...loud(first, budget));
     byId("figures").replaceChildren(...figures(first, budget));
@@ -45,9 +50,13 @@ async function show() {
   }
 }
 
+function when(iso, timeZone) {
+  return new Intl.DateTimeFormat("en-GB", { timeZone, dateStyle: "medium", timeStyle: "short" }).format(new Date(iso));
+}
+
 function state(costs) {
   const lag = costs.ledger_lag_s ? ` The ledger is ${costs.ledger_lag_s.toFixed(1)} s behind.` : "";
-  return `Days of ${costs.tz}, in ${costs.currency}, as of ${costs.as_of}.${lag}`;
+  return `Days of ${costs.tz}, in ${costs.currency}, as of ${when(costs.as_of, costs.tz)}.${lag}`;
 }
 
 function loud(costs, budget) {
@@ -73,11 +82,11 @@ function figures(costs, budget) {
       element("span", { class: "note", text: `${count(total.cached_input_tokens)} of them cached by the provider` })),
     figure("Tokens out", count(total.output_tokens)),
   ];
-  if (!budget.error) made.push(budgetFigure(budget));
+  if (!budget.error) made.push(budgetFigure(budget, costs.tz));
   return made;
 }
 
-function budgetFigure(budget) {
+function budgetFigure(budget, tz) {
   const spent = money(budget.settled_micro, budget.currency);
   if (budget.limit_micro === null || budget.limit_micro === undefined) {
     return figure("Budget", "none set", element("span", { class: "note", text: "nothing is refused for money" }));
@@ -85,7 +94,7 @@ function budgetFigure(budget) {
   const used = budget.settled_micro + budget.reserved_micro;
   return figure(`Budget of the ${budget.period}`, `${spent} of ${money(budget.limit_micro, budget.currency)}`,
     element("progress", { max: budget.limit_micro, value: used, "aria-label": "budget used" }),
-    element("span", { class: "note", text: `${money(budget.reserved_micro, budget.currency)} held for turns under way; starts anew ${budget.resets_at}` }));
+    element("span", { class: "note", text: `${money(budget.reserved_micro, budget.currency)} held for turns under way; starts anew ${when(budget.resets_at, tz)}` }));
 }
 
 const NUMBERS = [
@@ -129,8 +138,6 @@ function totalRow(groups, costs) {
     ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(costs.total[name]) })));
 }
 
-byId("to").value = isoDay(new Date());
-byId("from").value = isoDay(new Date(Date.now() - 29 * DAY_MS));
 byId("range").addEventListener("submit", (event) => {
   event.preventDefault();
   show();
