@@ -113,7 +113,7 @@ function costsTable(table, costs) {
     element("th", { scope: "col", class: "bar" }, element("span", { class: "hidden", text: "share" })),
     ...NUMBERS.map(([, text]) => element("th", { scope: "col", class: "number", text })),
   ];
-  return element("div", { class: "wide" }, element("table", {},
+  return element("div", { class: "wide", tabindex: 0 }, element("table", {},
     element("caption", { text: table.title }),
     element("thead", {}, element("tr", {}, ...columns)),
     element("tbody", {}, ...costs.rows.map((row) => costRow(row, table.groups, costs.currency, most))),
