@@ -85,8 +85,15 @@ def build_app(services: Services) -> Front:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
-    """Yield the services of one process, closed in reverse order at the end."""
+async def open_services(
+    settings: Settings, *, backends: Mapping[str, Backend] | None = None
+) -> AsyncIterator[Services]:
+    """Yield the services of one process, closed in reverse order at the end.
+
+    Args:
+        settings: what to open.
+        backends: finished backends to use; None opens the configured ones.
+    """
     metrics = Metrics()
     degradations = Degradations(metrics)
     async with AsyncExitStack() as stack:
@@ -102,7 +109,8 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         ledger = Ledger(redis, utc_now)
         books = Books(database, redis)
         await books.prepare()
-        backends = await stack.enter_async_context(open_backends(settings))
+        if backends is None:
+            backends = await stack.enter_async_context(open_backends(settings))
         models = serve_models(settings, backends)
         background = await stack.enter_async_context(Background())
         meter = Meter(
