@@ -20,7 +20,8 @@ from memory.recall import RecallWeights, Signals, rank
 from memory.remembered import Remembered
 from memory.summarize import date_line, segment_ranges, summarise
 
-_ALSO_COMPARED = 300
+_MOST_QUOTED = 1000
+_ALSO_COMPARED = 100
 """Documents compared by meaning because their words match, in conversations too long for all."""
 
 
@@ -106,14 +107,17 @@ def _ranked(
     remembered: Remembered,
     recall: RecallWeights,
 ) -> list[Item]:
-    documents = np.fromiter((item.seq - 1 for item in folded), np.intp, len(folded))
+    if remembered.is_linear:
+        documents = np.arange(len(folded))
+    else:
+        documents = np.fromiter((item.seq - 1 for item in folded), np.intp, len(folded))
     lexical = remembered.indexed().scores(query)
     meaning = None
     if encoding is not None and len(remembered.vectors):
-        also = np.argsort(-lexical)[:_ALSO_COMPARED]
+        also = np.argsort(-lexical)[:_ALSO_COMPARED].astype(np.intp)
         meaning = remembered.vectors.scores(encoding, also[also < len(remembered.vectors)])
     order = rank(documents, query, remembered.traits, Signals(lexical, meaning), recall)
-    return [folded[i] for i in order]
+    return [folded[i] for i in order[:_MOST_QUOTED]]
 
 
 def _summary(

@@ -19,6 +19,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.columns import Column
+
 # Letters and digits with any combining marks; the Indic blocks' own marks are not `\w` in Python.
 # Danda and double danda (U+0964, U+0965) are punctuation and stay out.
 _WORD = re.compile(r"[\w\u0300-\u036f\u0900-\u0963\u0966-\u0dff\u200c\u200d]+", re.UNICODE)
@@ -117,7 +119,7 @@ class LexicalIndex:
         self._b = b
         self._postings: dict[str, tuple[list[int], list[int]]] = {}
         self._variants: dict[str, list[str]] = {}
-        self._lengths: list[int] = []
+        self._lengths = Column(np.float32)
 
     def __len__(self) -> int:
         return len(self._lengths)
@@ -159,9 +161,10 @@ class LexicalIndex:
         return total
 
     def _length_norm(self) -> NDArray[np.float32]:
-        lengths = np.asarray(self._lengths, np.float32)
+        lengths: NDArray[np.float32] = self._lengths.values
         average = max(float(lengths.mean()), 1.0)
-        norm: NDArray[np.float32] = self._k1 * (1 - self._b + self._b * lengths / average)
+        slope = np.float32(self._k1 * self._b / average)
+        norm: NDArray[np.float32] = lengths * slope + np.float32(self._k1 * (1 - self._b))
         return norm
 
     def _query_terms(self, query: str) -> dict[str, float]:

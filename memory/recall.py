@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.columns import Column
 from memory.conversation import Item
 from memory.quoting import speaker_of, time_said
 
@@ -41,9 +42,9 @@ class Traits:
     """What recall wants to know of each item beside its words, kept as the items come."""
 
     def __init__(self) -> None:
-        self._times: list[float] = []
-        self._speakers: list[int] = []
-        self._asks: list[bool] = []
+        self._times = Column(np.float64)
+        self._speakers = Column(np.int32)
+        self._asks = Column(np.float32)
         self._names: dict[str, int] = {}
 
     def add(self, item: Item) -> None:
@@ -54,11 +55,11 @@ class Traits:
 
     def asks(self, documents: NDArray[np.intp]) -> NDArray[np.float32]:
         """Mark the documents that end in a question: float32 [n]."""
-        return np.asarray(self._asks, np.float32)[documents]
+        return self._asks.values[documents]
 
     def sessions(self, documents: NDArray[np.intp]) -> NDArray[np.intp]:
         """Return the session number of each document; a silence of an hour begins a new one."""
-        times = np.asarray(self._times)[documents]
+        times = self._times.values[documents]
         gaps = np.abs(np.diff(times, prepend=times[:1])) > _SESSION_GAP_S
         numbers: NDArray[np.intp] = np.cumsum(gaps)
         return numbers
@@ -69,7 +70,7 @@ class Traits:
         numbers = [number for name, number in self._names.items() if name in lowered]
         if not numbers or len(numbers) == len(self._names):
             return np.zeros(len(documents), np.float32)
-        speakers = np.asarray(self._speakers)[documents]
+        speakers = self._speakers.values[documents]
         return np.isin(speakers, numbers).astype(np.float32)
 
 

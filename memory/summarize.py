@@ -19,6 +19,8 @@ from memory.quoting import speaker_of, time_said
 BLOCK_ITEMS = 32
 """Items of the smallest segment; older segments cover 2, 4, 8 ... blocks."""
 
+_LOOKED_AT_CLOSELY = 400
+
 _SENTENCE = re.compile(r"[^.!?।॥\n]+(?:[.](?=\S)[^.!?।॥\n]*)*[.!?।॥]*")
 _VALUE = re.compile(
     r"(?:₹|Rs\.?|INR|USD|EUR|[$€£])\s?\d[\d,.]*"  # amounts
@@ -131,38 +133,42 @@ def _joined(kept: list[_Sentence], limit_tokens: int, count: Callable[[str], int
 
 
 def _scored(items: Sequence[Item]) -> list[_Sentence]:
-    found: list[tuple[int, int, str, Item]] = []
-    frequency: Counter[str] = Counter()
+    """Score every sentence by its form, and the best of them also by how often they recur."""
+    found: list[tuple[float, int, int, str, Item]] = []
     for position, item in enumerate(items):
         if item.message.role == "tool":
             continue
+        recent = 0.3 * position / len(items)
         for order, match in enumerate(_SENTENCE.finditer(item.message.text[:4000])):
             text = " ".join(match.group().split())
             if 8 <= len(text) <= 400:
-                found.append((position, order, text, item))
-                frequency.update({t for t in terms_of(text) if t[0] != "#"})
+                found.append((_worth(text, item) + recent, position, order, text, item))
+    found.sort(key=lambda entry: -entry[0])
+    best = [
+        (frozenset(t for t in terms_of(entry[3]) if t[0] != "#"), entry)
+        for entry in found[:_LOOKED_AT_CLOSELY]
+    ]
+    frequency = Counter(term for terms, _ in best for term in terms)
     return [
         _Sentence(
             position,
             order,
             text,
             speaker_of(item),
-            terms := frozenset(t for t in terms_of(text) if t[0] != "#"),
-            _worth(text, item, terms, frequency) + 0.3 * position / max(1, len(items)),
+            terms,
+            worth + 0.15 * min(6, sum(1 for term in terms if frequency[term] > 1)),
         )
-        for position, order, text, item in found
+        for terms, (worth, position, order, text, item) in best
     ]
 
 
-def _worth(text: str, item: Item, terms: frozenset[str], frequency: Counter[str]) -> float:
+def _worth(text: str, item: Item) -> float:
     score = 0.0
-    score += 1.5 if values_of(text) else 0.0
+    score += 1.5 if _VALUE.search(text) else 0.0
     score += 1.0 if _NAME.search(text) else 0.0
     score += 0.8 if _DATE.search(text) else 0.0
     score += 0.8 if _FACT.search(text) else 0.0
     score += 1.0 if _CHANGE.search(text) else 0.0
     score += 0.6 if item.message.role == "user" else 0.0
     score -= 1.0 if text.endswith("?") else 0.0
-    repeated = sum(1 for term in terms if frequency[term] > 1)
-    score += 0.15 * min(repeated, 6)
     return score - 0.004 * len(text)

@@ -6,54 +6,49 @@ Owns the arrays and the arithmetic. Knows no encoder and no Redis; document `i` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.columns import Column, product
 from memory.embedder import Encoding
 
-_EXACT_DOCUMENTS = 2000
+_EXACT_DOCUMENTS = 1500
 """Up to here every document is compared in full; above, only the best by their mean vector."""
-_CANDIDATES = 800
+_CANDIDATES = 300
+_SAMPLE = 128
 _BEFORE, _AFTER = 0.7, 0.5
 
 
 class TokenVectors:
-    """int8 vectors of documents added in order.
+    """int8 vectors of documents added in order; one thread may add while another scores.
 
     Args:
         dimensions: the reduced dimension of the encoder.
     """
 
     def __init__(self, dimensions: int) -> None:
-        self._flat = np.zeros((256, dimensions), np.int8)
-        self._means = np.zeros((64, dimensions), np.float32)
-        self._starts: list[int] = [0]
+        self._flat = Column(np.int8, dimensions)
+        self._means = Column(np.float32, dimensions)
+        self._stops = Column(np.intp)
+        self._empty = np.zeros((1, dimensions), np.int8)
 
     def __len__(self) -> int:
-        return len(self._starts) - 1
-
-    @property
-    def dimensions(self) -> int:
-        """The length of one vector."""
-        return int(self._flat.shape[1])
+        return len(self._stops)
 
     def add(self, tokens: NDArray[np.int8]) -> None:
         """Add the next document: int8 [n, dimensions]; a document without tokens is kept empty."""
-        start, number = self._starts[-1], len(self)
-        stop = start + max(1, len(tokens))
-        if stop > len(self._flat):
-            self._flat = _grown(self._flat, stop)
-        if number >= len(self._means):
-            self._means = _grown(self._means, number + 1)
-        self._flat[start:stop] = 0
-        if len(tokens):
-            self._flat[start:stop] = tokens
-            mean = tokens.astype(np.float32).mean(0)
-            self._means[number] = mean / max(float(np.linalg.norm(mean)), 1e-6)
-        self._starts.append(stop)
+        rows = tokens if len(tokens) else self._empty
+        mean = rows.astype(np.float32).mean(0)
+        self._flat.extend(rows)
+        self._means.append(mean / max(float(np.linalg.norm(mean)), 1e-6))
+        self._stops.append(len(self._flat))  # last: it says that the document is complete
+
+    def row(self, number: int) -> NDArray[np.int8]:
+        """Return the vectors of one document, as they were added or one row of zeros."""
+        stops = self._stops.values
+        start = stops[number - 1] if number else 0
+        rows: NDArray[np.int8] = self._flat.values[start : stops[number]]
+        return rows
 
     def scores(self, query: Encoding, also: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
         """Return how much each document answers the query's tokens: float32 [n], at least 0.
@@ -67,64 +62,50 @@ class TokenVectors:
             query: the query's encoding.
             also: documents to compare in full in any case.
         """
-        held = self._snapshot()
-        if not held.n or not len(query.tokens):
-            return np.zeros(held.n, np.float32)
-        tokens = query.tokens.astype(np.float32) / np.float32(127 * 127)
-        chosen = _chosen(held, tokens, also)
-        best = _best_matches(held, chosen, tokens)
-        centred = np.maximum(best - best.mean(0), 0)
-        return _with_neighbours(centred, chosen, held.n)
-
-    def row(self, number: int) -> NDArray[np.int8]:
-        """Return the vectors of one document, as they were added or one row of zeros."""
-        return self._flat[self._starts[number] : self._starts[number + 1]]
-
-    def _snapshot(self) -> _Snapshot:
-        """Take what is complete, so that another thread may add meanwhile.
-
-        The count is read first: arrays taken after it hold at least that many documents.
-        """
-        n = len(self)
-        return _Snapshot(n, np.asarray(self._starts[: n + 1], np.intp), self._flat, self._means)
-
-
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
-    n: int
-    starts: NDArray[np.intp]
-    flat: NDArray[np.int8]
-    means: NDArray[np.float32]
+        stops = self._stops.values
+        flat, means = self._flat.values, self._means.values[: len(stops)]
+        if not len(stops) or not len(query.tokens):
+            return np.zeros(len(stops), np.float32)
+        starts = np.concatenate([[0], stops[:-1]])
+        tokens = query.tokens.T.astype(np.float32) / np.float32(127 * 127)
+        chosen = _chosen(means, tokens, also)
+        best = _best_matches(flat, starts, stops, chosen, tokens)
+        sample = chosen % max(1, len(stops) // _SAMPLE) == 0
+        centred = np.maximum(best - best[sample].mean(0), 0)
+        return _with_neighbours(centred, chosen, len(stops))
 
 
 def _chosen(
-    held: _Snapshot, tokens: NDArray[np.float32], also: NDArray[np.intp] | None
+    means: NDArray[np.float32], tokens: NDArray[np.float32], also: NDArray[np.intp] | None
 ) -> NDArray[np.intp]:
-    n = held.n
+    """Return ascending documents to compare in full: all, or the best and an even sample."""
+    n = len(means)
     if n <= _EXACT_DOCUMENTS:
         return np.arange(n)
-    near = held.means[:n] @ tokens.mean(0)
+    near = np.maximum(product(means, tokens), 0).sum(1)
     best = np.argpartition(-near, _CANDIDATES)[:_CANDIDATES]
     around = best if also is None else np.concatenate([best, also])
-    around = np.concatenate([around - 1, around, around + 1])
+    around = np.concatenate([around - 1, around, around + 1, np.arange(0, n, n // _SAMPLE)])
     return np.unique(around[(around >= 0) & (around < n)])
 
 
 def _best_matches(
-    held: _Snapshot, documents: NDArray[np.intp], tokens: NDArray[np.float32]
+    flat: NDArray[np.int8],
+    starts: NDArray[np.intp],
+    stops: NDArray[np.intp],
+    documents: NDArray[np.intp],
+    tokens: NDArray[np.float32],
 ) -> NDArray[np.float32]:
     """Return the best match of each query token in each document: [documents, tokens]."""
-    starts = held.starts
-    if len(documents) == held.n:
-        flat, offsets = held.flat[: starts[-1]], starts[:-1]
+    if len(documents) == len(stops):
+        rows, offsets = flat[: stops[-1]], starts
     else:
-        lengths = starts[documents + 1] - starts[documents]
+        lengths = stops[documents] - starts[documents]
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
-        flat = held.flat[np.repeat(starts[documents], lengths) + within]
-    best: NDArray[np.float32] = np.maximum.reduceat(
-        flat.astype(np.float32) @ tokens.T, offsets, axis=0
-    )
+        rows = np.concatenate(
+            [flat[a:b] for a, b in zip(starts[documents], stops[documents], strict=True)]
+        )
+    best: NDArray[np.float32] = np.maximum.reduceat(product(rows, tokens), offsets, axis=0)
     return best
 
 
@@ -140,9 +121,3 @@ def _with_neighbours(
     scores = np.zeros(n, np.float32)
     scores[documents] = total
     return scores
-
-
-def _grown(array: NDArray[Any], rows: int) -> NDArray[Any]:
-    grown = np.zeros((max(rows, 2 * len(array)), array.shape[1]), array.dtype)
-    grown[: len(array)] = array
-    return grown

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from memory import vectors
+from memory.columns import Column, product
 from memory.embedder import Encoding
 from memory.vectors import TokenVectors
 
@@ -50,7 +51,7 @@ def test_long_conversations_are_ranked_as_if_compared_in_full(monkeypatch) -> No
         rows = random.normal(size=(random.integers(1, 9), 16))
         rows *= 127 / np.linalg.norm(rows, axis=1, keepdims=True)
         held.add(rows.round().astype(np.int8))
-    asked = Encoding(np.zeros(16, np.float32), held._flat[700:705])
+    asked = Encoding(np.zeros(16, np.float32), held.row(301)[:5])
     exact = held.scores(asked)
     monkeypatch.setattr(vectors, "_EXACT_DOCUMENTS", 10)
     monkeypatch.setattr(vectors, "_CANDIDATES", 200)
@@ -62,3 +63,19 @@ def test_nothing_held_or_asked_scores_nothing() -> None:
     assert held.scores(query(EAST)).tolist() == []
     held.add(tokens(EAST))
     assert held.scores(query()).tolist() == [0]
+
+
+def test_a_product_of_many_rows_equals_the_plain_one() -> None:
+    random = np.random.default_rng(0)
+    rows = random.integers(-127, 127, (3000, 64)).astype(np.int8)
+    columns = random.normal(size=(64, 12)).astype(np.float32)
+    assert np.allclose(product(rows, columns), rows.astype(np.float32) @ columns, atol=1e-2)
+
+
+def test_a_column_keeps_what_was_taken_before_it_grew() -> None:
+    column = Column(np.float32)
+    column.append(1)
+    before = column.values
+    column.extend(range(1000))
+    assert before.tolist() == [1]
+    assert len(column) == 1001
