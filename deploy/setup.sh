@@ -52,18 +52,25 @@ install() {
 }
 
 # onnxruntime and onnxruntime-gpu exclude each other: both provide the same module.
+has_package() { "$venv/bin/python" -m pip show --quiet "$1" >/dev/null 2>&1; }
+
+remove() {
+    "$venv/bin/python" -m pip uninstall --quiet --yes "$@" >>"$venv/setup.log" 2>&1 || true
+}
+
 prefer_gpu() {
     nvidia-smi -L >/dev/null 2>&1 || return 0
-    "$venv/bin/python" -m pip show --quiet onnxruntime-gpu >/dev/null 2>&1 && return 0
+    if has_package onnxruntime-gpu && ! has_package onnxruntime; then return 0; fi
     say "setup: an NVIDIA GPU is here, installing onnxruntime-gpu in place of onnxruntime"
-    "$venv/bin/python" -m pip uninstall --quiet --yes onnxruntime >>"$venv/setup.log" 2>&1 || true
-    if ! "$venv/bin/python" -m pip install --disable-pip-version-check --quiet -c constraints.txt \
+    remove onnxruntime onnxruntime-gpu
+    if "$venv/bin/python" -m pip install --disable-pip-version-check --quiet -c constraints.txt \
         onnxruntime-gpu >>"$venv/setup.log" 2>&1 \
-        || ! "$venv/bin/python" -c 'import onnxruntime' >>"$venv/setup.log" 2>&1; then
-        say "setup: onnxruntime-gpu does not work here, going back to onnxruntime"
-        "$venv/bin/python" -m pip uninstall --quiet --yes onnxruntime-gpu >>"$venv/setup.log" 2>&1 || true
-        install --force-reinstall --no-deps -c constraints.txt onnxruntime
+        && "$venv/bin/python" -c 'import onnxruntime' >>"$venv/setup.log" 2>&1; then
+        return 0
     fi
+    say "setup: onnxruntime-gpu does not work here, going back to onnxruntime"
+    remove onnxruntime-gpu
+    install --no-deps -c constraints.txt onnxruntime
 }
 
 python=$(find_python)
@@ -78,11 +85,13 @@ if ! is_new_enough "$venv/bin/python"; then
     rm -rf "$venv"
     mkdir -p "$venv"
     "$python" -m venv "$venv" >"$venv/setup.log" 2>&1 || {
+        grep -qi 'no space left' "$venv/setup.log" && fail "the disk is full; free some space"
         tail -n 3 "$venv/setup.log" >&2
         fail "$python cannot make a virtual environment; on Debian: apt-get install python3-venv"
     }
 fi
 
+: >"$venv/setup.log"
 say "setup: installing turnwise[$extras] into $venv (once; a few minutes where nothing is cached)"
 # Not compiled ahead: most of it is never imported, and what is compiles on its first import.
 install --no-compile -c constraints.txt -e ".[$extras]"
