@@ -22,6 +22,7 @@ import uvicorn
 from gateway.app import build_app, open_services
 from gateway.backends.engine import EngineBackend
 from gateway.backends.openai import http_session
+from gateway.process import settle_memory
 from gateway.settings import Settings
 from gateway.state import embedded_redis
 from gateway.telemetry import set_up_logging
@@ -58,6 +59,7 @@ async def serve_on(settings: Settings, listening: socket.socket) -> None:
             timeout_graceful_shutdown=_DRAIN_S,
             timeout_keep_alive=75,
         )
+        settle_memory()
         await uvicorn.Server(config).serve([listening])
 
 

@@ -109,8 +109,12 @@ def _known_failure(error: Exception) -> tuple[str, int] | None:
     from gateway.errors import GatewayError
     from policies.errors import DocumentErrors, PolicyError
 
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        return _known_failure(error.exceptions[0])
     if isinstance(error, DocumentErrors):
         return str(error), 2
+    if isinstance(error, OSError):
+        return _system_line(error), 1
     if isinstance(error, GatewayError | PolicyError):
         return str(error), 1
     if isinstance(error, SQLAlchemyError):
