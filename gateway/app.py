@@ -13,6 +13,8 @@ from pathlib import Path
 
 import orjson
 from fastapi import FastAPI
+from redis.exceptions import RedisError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -167,7 +169,10 @@ async def open_services(
         background.every(30.0, "sweep", lambda: _sweep(services))
         background.every(2.0, "policies", policies.refresh)
         yield services
-        await _book_touched(services)
+        try:
+            await _book_touched(services)
+        except (RedisError, SQLAlchemyError) as error:
+            log.warning("not everything is booked yet, the next start does it: %s", error)
 
 
 def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedModels:

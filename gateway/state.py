@@ -11,163 +11,154 @@ import logging
 import os
 import shutil
 import tempfile
-import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
-from redis.asyncio.connection import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.children import Child
+from gateway.redis_link import Breaker, RedisAway, RedisLink
 
-T = TypeVar("T")
+__all__ = ["GuardedPipeline", "GuardedRedis", "RedisAway", "embedded_redis", "open_redis"]
+
 log = logging.getLogger("turnwise.redis")
 TIMEOUT_S = 0.08
-_PROBE_EVERY_S = 0.5
 _MAX_CONNECTIONS = 64
+# Options that redis-py passes along with a command and removes before its callback sees them.
+_INTERNAL_OPTIONS = frozenset({"keys", "EMPTY_RESPONSE", "NEVER_DECODE"})
+_BLOCKING = frozenset(
+    ("BLPOP", "BRPOP", "BLMOVE", "BLMPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BZMPOP", "WAIT")
+    + ("XREAD", "XREADGROUP", "SELECT", "MONITOR", "WATCH", "MULTI", "EXEC")
+)
 _LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
-_FAILURES = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 
 
-class RedisAway(RedisConnectionError):
-    """The breaker is open: Redis did not answer a moment ago."""
+class GuardedPipeline(Pipeline):
+    """redis-py's pipeline over the shared connection; one that watches keys gets its own."""
+
+    def __init__(self, link: RedisLink, client: Redis, is_transaction: bool) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, is_transaction, None)
+        self._link = link
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send what was gathered and return the replies; see redis.asyncio.client.Pipeline."""
+        if self.watching or self.explicit_transaction or self.connection is not None:
+            return await super().execute(raise_on_error)
+        commands, scripts = self.command_stack, self.scripts
+        self.command_stack, self.scripts = [], set()
+        if not commands:
+            return []
+        for script in scripts:
+            if script.sha not in self._link.known_scripts:
+                raise_if_error(await self._link.call(("SCRIPT LOAD", script.script)))
+                self._link.known_scripts.add(script.sha)
+        sent = [args for args, _ in commands]
+        if self.is_transaction:
+            replies = _transaction_replies(
+                await self._link.call_many([("MULTI",), *sent, ("EXEC",)])
+            )
+        else:
+            replies = await self._link.call_many(sent)
+        if raise_on_error:
+            self.raise_first_error(commands, replies)
+        callbacks = self.response_callbacks
+        return [
+            reply
+            if isinstance(reply, Exception)
+            else _translated(callbacks, reply, args[0], options)
+            for reply, (args, options) in zip(replies, commands, strict=True)
+        ]
 
 
-class Breaker:
-    """Open after one failure; lets one probe through every half second until it succeeds."""
+class GuardedRedis(Redis):
+    """redis-py's client over one shared connection with short timeouts and a breaker.
 
-    def __init__(self, name: str, monotonic_s: Callable[[], float] = time.monotonic) -> None:
-        self._name = name
-        self._monotonic_s = monotonic_s
-        self._next_probe_s: float | None = None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the server counts as away."""
-        return self._next_probe_s is not None
-
-    def check(self) -> None:
-        """Pass when a call may be made.
-
-        Raises:
-            RedisAway: the breaker is open and no probe is due.
-        """
-        if self._next_probe_s is None:
-            return
-        now_s = self._monotonic_s()
-        if now_s < self._next_probe_s:
-            raise RedisAway(f"{self._name} does not answer")
-        self._next_probe_s = now_s + _PROBE_EVERY_S
-
-    def failed(self, error: BaseException) -> None:
-        """Note a call that was not answered."""
-        if self._next_probe_s is None:
-            log.error("%s does not answer: %s: %s", self._name, type(error).__name__, error)
-        self._next_probe_s = self._monotonic_s() + _PROBE_EVERY_S
-
-    def worked(self) -> None:
-        """Note a call that was answered."""
-        if self._next_probe_s is not None:
-            self._next_probe_s = None
-            log.warning("%s answers again", self._name)
-
-
-class GuardedPool(BlockingConnectionPool):
-    """A pool whose connections are handed out only while the breaker lets them.
-
-    Every command, pipeline and script takes a connection and gives it back, so this one place
-    refuses them all. A connection that timed out is closed: its late reply belongs to nobody.
+    Commands that block at the server, and pub/sub, still take a connection of their own.
     """
 
-    def __init__(self, *, breaker: Breaker, **options: Any) -> None:
-        super().__init__(**options)
-        self.breaker = breaker
+    link: RedisLink
 
-    async def get_connection(self, *args: Any, **options: Any) -> Any:
-        """Return a connection.
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run one command; see redis.asyncio.Redis.
 
         Raises:
             RedisAway: at once, while the breaker is open.
         """
-        self.breaker.check()
-        connecting: Awaitable[Any] = super().get_connection(*args, **options)  # type: ignore[no-untyped-call]
-        return await guarded(self.breaker, connecting)
-
-
-class GuardedRedis(Redis):
-    """redis-py's client whose answers and silences move the breaker of its pool."""
-
-    def __init__(self, pool: GuardedPool) -> None:
-        super().__init__(connection_pool=pool)
-        self._breaker = pool.breaker
-        self._pool = pool
-
-    async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Run one command; see redis.asyncio.Redis."""
-        running: Awaitable[Any] = super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        return await guarded(self._breaker, running)
+        if args[0] in _BLOCKING:
+            self.link.breaker.check()
+            return await cast(Any, super()).execute_command(*args, **options)
+        reply = await self.link.call(args)
+        if isinstance(reply, Exception):
+            if isinstance(reply, RedisConnectionError):  # it is still loading its data
+                self.link.failed(reply)
+            raise_if_error(reply)
+        return _translated(self.response_callbacks, reply, args[0], options)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        """Return a pipeline that moves the breaker like a single command does."""
-        return _GuardedPipeline(
-            self._breaker, self._pool, self.response_callbacks, transaction, shard_hint
-        )
+        """Return a pipeline; see redis.asyncio.Redis."""
+        return GuardedPipeline(self.link, self, transaction)
 
-    async def close_all(self) -> None:
-        """Close every connection of the pool, which this handle owns."""
-        await self.aclose()
-        await self._pool.disconnect()
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        """Close every connection."""
+        await self.link.close()
+        await super().aclose(close_connection_pool)
 
 
-class _GuardedPipeline(Pipeline):
-    def __init__(self, breaker: Breaker, *args: Any) -> None:
-        super().__init__(*args)
-        self._breaker = breaker
+def open_redis(url: str, *, name: str = "Redis", timeout_s: float = TIMEOUT_S) -> GuardedRedis:
+    """Return a handle for `redis://`, `rediss://` or `unix://`; nothing is connected yet.
 
-    async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        return await guarded(self._breaker, super().execute(raise_on_error))
-
-
-async def guarded(breaker: Breaker, call: Awaitable[T]) -> T:
-    """Return what the call returns, telling the breaker how it went."""
-    try:
-        reply = await call
-    except RedisAway:
-        raise
-    except _FAILURES as error:
-        breaker.failed(error)
-        raise
-    except RedisError:  # an answer, if an unwelcome one
-        breaker.worked()
-        raise
-    breaker.worked()
-    return reply
-
-
-def open_redis(url: str, *, name: str = "Redis") -> GuardedRedis:
-    """Return a handle for `redis://`, `rediss://` or `unix://`; nothing is connected yet."""
-    options = ConnectionPool.from_url(url)
-    pool = GuardedPool(
-        breaker=Breaker(name),
-        connection_class=options.connection_class,
+    Args:
+        url: where Redis is.
+        name: for log lines and errors.
+        timeout_s: how long connecting, and then each reply, may take.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
         max_connections=_MAX_CONNECTIONS,
-        timeout=TIMEOUT_S,
-        **{
-            **options.connection_kwargs,
-            "socket_timeout": TIMEOUT_S,
-            "socket_connect_timeout": TIMEOUT_S,
-            "retry": Retry(NoBackoff(), 0),
-            "decode_responses": False,
-        },
+        timeout=timeout_s,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        decode_responses=False,
+        protocol=2,
+        driver_info=None,
     )
-    return GuardedRedis(pool)
+    redis = cast(GuardedRedis, GuardedRedis.from_pool(pool))
+    redis.link = RedisLink(pool.make_connection, Breaker(name), timeout_s)
+    return redis
+
+
+def raise_if_error(reply: Any) -> None:
+    """Raise a reply that is an error.
+
+    Raises:
+        redis.exceptions.ResponseError: or the subclass that the reply is.
+    """
+    if isinstance(reply, Exception):
+        raise reply
+
+
+def _translated(callbacks: Any, reply: Any, name: Any, options: Mapping[str, Any]) -> Any:
+    """Return a reply as redis-py would: pairs as a dict, OK as True."""
+    callback = callbacks.get(name)
+    if callback is None:
+        return reply
+    options = {key: value for key, value in options.items() if key not in _INTERNAL_OPTIONS}
+    return callback(reply, **options)
+
+
+def _transaction_replies(replies: list[Any]) -> list[Any]:
+    """Return what EXEC returned, from the replies to MULTI, to each command, and to EXEC."""
+    results = replies[-1]
+    if isinstance(results, Exception):
+        raise next(reply for reply in replies if isinstance(reply, Exception))
+    return cast(list[Any], results)
 
 
 def embedded_redis(state_dir: Path) -> tuple[Child, str]:
