@@ -1,0 +1,1 @@
+"""The small model that ships with Turnwise: corpus, training script, weights, card."""

@@ -1,0 +1,302 @@
+"""Scheduler: which sequences advance in this step, and by how many tokens.
+
+Owns the queue, the running set, page accounting and fairness between scopes. Touches no tensor.
+
+Three rules keep it from wedging. A sequence is admitted only when the worst cases of everything
+admitted fit the pool together, so a running sequence never waits for a page. A request whose worst
+case exceeds the pool is refused on arrival. One scope may hold only its share of slots and pages
+while the rest stays open for others.
+
+Fairness: every scope has a counter of tokens served (a virtual clock); whoever waits with the
+smallest counter is next. A scope that comes back after a pause starts at the smallest counter in
+use, so that idle time earns no credit. Source: Sheng et al., "Fairness in Serving Large Language
+Models" (VTC), OSDI 2024.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from local_models.config import EngineConfig
+from local_models.errors import QueueFull, RequestRefused
+from local_models.kv_blocks import PagePool
+from local_models.sequence import Finish, Sequence
+
+# A reply token takes a pass over all weights; a prompt token shares its pass with its chunk.
+_REPLY_TOKEN_CHARGE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one sequence does in a step: run tokens [start, start + n_tokens), then the drafts.
+
+    `samples` says whether the run reaches the last known token, so that a new one is chosen.
+    """
+
+    sequence: Sequence
+    start: int
+    n_tokens: int
+    samples: bool
+    drafts: tuple[int, ...] = ()
+
+
+class Scheduler:
+    """Continuous batching over one PagePool; the engine's thread owns it."""
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        pool: PagePool,
+        draft: Callable[[Sequence, int], tuple[int, ...]] | None = None,
+    ) -> None:
+        self.config = config
+        self.pool = pool
+        self.running: list[Sequence] = []
+        self.n_waiting = 0
+        self.n_preemptions = 0
+        self.step_tokens = config.step_tokens
+        self._draft = draft
+        self._queues: dict[str, deque[Sequence]] = {}
+        self._served: dict[str, float] = {}
+        self._reserved_pages = 0
+        self._scope_pages: dict[str, int] = {}
+        self._scope_slots: dict[str, int] = {}
+
+    def add(self, sequence: Sequence, retry_after_s: float = 1.0) -> None:
+        """Queue a sequence.
+
+        Raises:
+            RequestRefused: its worst case exceeds what its scope may ever hold.
+            QueueFull: the queue has reached its bound.
+        """
+        if self._worst_pages(sequence) > self._page_quota():
+            tokens = self._page_quota() * self.pool.page_tokens
+            raise RequestRefused(
+                f"Prompt and reply may take {sequence.max_tokens} tokens, and the engine's cache "
+                f"holds {tokens} for one caller.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        if self.n_waiting >= self.config.max_queued:
+            raise QueueFull(self.n_waiting, retry_after_s)
+        self._enqueue(sequence, last=True)
+
+    def _enqueue(self, sequence: Sequence, *, last: bool) -> None:
+        queue = self._queues.get(sequence.scope)
+        if queue is None:
+            queue = self._queues[sequence.scope] = deque()
+            if not self._scope_slots.get(sequence.scope):
+                self._lift(sequence.scope)
+        if last:
+            queue.append(sequence)
+        else:
+            queue.appendleft(sequence)
+        self.n_waiting += 1
+
+    def _lift(self, scope: str) -> None:
+        active = {s.scope for s in self.running} | {s for s in self._queues if s != scope}
+        floor = min((self._served.get(s, 0.0) for s in active), default=0.0)
+        if not active:
+            # Nobody else is here: old counters mean nothing any more.
+            self._served.clear()
+        self._served[scope] = max(self._served.get(scope, 0.0), floor)
+
+    def schedule(self, now_s: float) -> list[Work]:
+        """Admit what may be admitted and return this step's work; pages are already there.
+
+        Decoding sequences come first, then prompts in the order of fairness, until
+        `step_tokens` are spent. Empty when nothing can run.
+        """
+        self._admit(now_s)
+        work: list[Work] = []
+        budget = self.step_tokens
+        prompts = []
+        n_drafts = self._draft_tokens()
+        for sequence in self.running:
+            if sequence.n_remaining > 1:
+                prompts.append(sequence)
+                continue
+            drafts: tuple[int, ...] = ()
+            if n_drafts and self._draft is not None:
+                room = sequence.max_tokens - len(sequence.tokens) - 1
+                drafts = self._draft(sequence, min(n_drafts, room)) if room > 0 else ()
+            work.append(Work(sequence, sequence.n_computed, 1, True, drafts))
+            budget -= 1 + len(drafts)
+        prompts.sort(key=lambda s: (self._served.get(s.scope, 0.0), s.arrived_s))
+        # A prompt always advances, even beside more decoding sequences than the budget has tokens.
+        budget = max(budget, self.pool.page_tokens)
+        for sequence in prompts:
+            if budget <= 0:
+                break
+            n_tokens = min(budget, sequence.n_remaining)
+            samples = n_tokens == sequence.n_remaining
+            work.append(Work(sequence, sequence.n_computed, n_tokens, samples))
+            budget -= n_tokens
+        for item in work:
+            self._extend_pages(item)
+        return work
+
+    def advance(self, work: Work, n_accepted_drafts: int = 0) -> None:
+        """Record that the work was run: its tokens are computed, its full pages findable."""
+        sequence = work.sequence
+        sequence.n_computed = work.start + work.n_tokens + n_accepted_drafts
+        charge = work.n_tokens if work.n_tokens > 1 else _REPLY_TOKEN_CHARGE
+        self._served[sequence.scope] = self._served.get(sequence.scope, 0.0) + charge
+        if self.config.reuse_prefixes:
+            hashes = sequence.page_hashes(self.pool.page_tokens)
+            n_full = min(sequence.n_computed // self.pool.page_tokens, len(hashes))
+            for at in range(sequence.n_published, n_full):
+                self.pool.publish(sequence.pages[at], hashes[at])
+            sequence.n_published = max(sequence.n_published, n_full)
+
+    def finish(self, sequence: Sequence, reason: Finish) -> bool:
+        """End a sequence wherever it is; pages go back. Returns False if it had ended before."""
+        if sequence.finish is not None:
+            return False
+        sequence.finish = reason
+        if sequence in self.running:
+            self._leave(sequence)
+        else:
+            self._dequeue(sequence)
+        return True
+
+    def expired(self, now_s: float) -> list[Sequence]:
+        """Return the sequences whose deadline or longest wait has passed."""
+        late = [s for s in self.running if s.deadline_s is not None and s.deadline_s <= now_s]
+        for queue in self._queues.values():
+            for s in queue:
+                waited = s.n_preempted == 0 and now_s - s.arrived_s > self.config.queue_wait_s
+                if waited or (s.deadline_s is not None and s.deadline_s <= now_s):
+                    late.append(s)
+        return late
+
+    def everyone(self) -> list[Sequence]:
+        """Return every sequence that has not ended."""
+        return [*self.running, *(s for queue in self._queues.values() for s in queue)]
+
+    def preempt(self, sequence: Sequence) -> None:
+        """Put a running sequence back at the head of its queue; its tokens are recomputed later."""
+        self._leave(sequence)
+        sequence.n_computed = 0
+        sequence.n_published = 0
+        sequence.n_preempted += 1
+        self.n_preemptions += 1
+        self._enqueue(sequence, last=False)
+
+    def _admit(self, now_s: float) -> None:
+        while self.n_waiting:
+            candidate = self._next_candidate()
+            if candidate is None:
+                return
+            if not self._fits(candidate) and not self._make_room(candidate):
+                return
+            self._start(candidate)
+
+    def _next_candidate(self) -> Sequence | None:
+        """Return the head of the least-served queue whose scope is within its share."""
+        best: Sequence | None = None
+        best_served = 0.0
+        for scope, queue in self._queues.items():
+            head = queue[0]
+            if self._scope_slots.get(scope, 0) >= self._slot_quota():
+                continue
+            held = self._scope_pages.get(scope, 0)
+            if held + self._worst_pages(head) > self._page_quota():
+                continue
+            served = self._served.get(scope, 0.0)
+            if best is None or served < best_served:
+                best, best_served = head, served
+        return best
+
+    def _fits(self, sequence: Sequence) -> bool:
+        has_slot = len(self.running) < self.config.max_running
+        worst = self._worst_pages(sequence)
+        return has_slot and self._reserved_pages + worst <= self.pool.n_pages
+
+    def _make_room(self, candidate: Sequence) -> bool:
+        """Preempt the newest sequences of the largest other scope, if that scope is over its part.
+
+        Only a scope that runs nothing may push others out, so that two scopes never trade places
+        without end.
+        """
+        if self._scope_slots.get(candidate.scope, 0):
+            return False
+        scopes = len(self._scope_slots) + 1
+        fair_pages = self.pool.n_pages / scopes
+        while not self._fits(candidate):
+            largest = max(self._scope_pages, key=self._scope_pages.__getitem__, default=None)
+            if largest is None or self._scope_pages[largest] <= fair_pages:
+                fair_slots = self.config.max_running / scopes
+                largest = max(self._scope_slots, key=self._scope_slots.__getitem__, default=None)
+                if largest is None or self._scope_slots[largest] <= fair_slots:
+                    return False
+            self.preempt(next(s for s in reversed(self.running) if s.scope == largest))
+        return True
+
+    def _start(self, sequence: Sequence) -> None:
+        self._dequeue(sequence)
+        scope = sequence.scope
+        worst = self._worst_pages(sequence)
+        self._reserved_pages += worst
+        self._scope_pages[scope] = self._scope_pages.get(scope, 0) + worst
+        self._scope_slots[scope] = self._scope_slots.get(scope, 0) + 1
+        self.running.append(sequence)
+        if self.config.reuse_prefixes:
+            # The last token is always run: its logits choose the next one.
+            n_full = (len(sequence.tokens) - 1) // self.pool.page_tokens
+            hashes = sequence.page_hashes(self.pool.page_tokens)[:n_full]
+            sequence.pages = self.pool.reuse(hashes)
+            sequence.n_computed = len(sequence.pages) * self.pool.page_tokens
+            sequence.n_published = len(sequence.pages)
+            if sequence.n_preempted == 0:
+                sequence.n_reused = sequence.n_computed
+
+    def _leave(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self.pool.release(sequence.pages)
+        sequence.pages = []
+        worst = self._worst_pages(sequence)
+        self._reserved_pages -= worst
+        for held, amount in ((self._scope_pages, worst), (self._scope_slots, 1)):
+            held[sequence.scope] -= amount
+            if not held[sequence.scope]:
+                del held[sequence.scope]
+        self._drop_idle_scope(sequence.scope)
+
+    def _dequeue(self, sequence: Sequence) -> None:
+        queue = self._queues[sequence.scope]
+        queue.remove(sequence)
+        self.n_waiting -= 1
+        if not queue:
+            del self._queues[sequence.scope]
+        self._drop_idle_scope(sequence.scope)
+
+    def _drop_idle_scope(self, scope: str) -> None:
+        # Counters of scopes that left would grow without bound; the floor of those present stays.
+        if (
+            len(self._served) > 4096
+            and scope not in self._queues
+            and scope not in self._scope_slots
+        ):
+            self._served.pop(scope, None)
+
+    def _extend_pages(self, work: Work) -> None:
+        sequence = work.sequence
+        needed = self.pool.pages_for(work.start + work.n_tokens + len(work.drafts))
+        while len(sequence.pages) < needed:
+            sequence.pages.append(self.pool.allocate())
+
+    def _draft_tokens(self) -> int:
+        is_quiet = len(self.running) <= self.config.draft_until_running
+        return self.config.draft_tokens if is_quiet else 0
+
+    def _worst_pages(self, sequence: Sequence) -> int:
+        return self.pool.pages_for(sequence.max_tokens)
+
+    def _slot_quota(self) -> int:
+        return max(1, round(self.config.max_running * self.config.scope_share))
+
+    def _page_quota(self) -> int:
+        return max(1, int(self.pool.n_pages * self.config.scope_share))

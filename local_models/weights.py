@@ -1,0 +1,164 @@
+"""Weights: a folder of safetensors -> named tensors and Linear layers, quantized where asked.
+
+Owns the on-disk layout (transformers' names; integer matrices beside `NAME_scale`) and the kinds
+of linear layer behind one call. Knows nothing of attention or batching.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from local_models.config import Quantize
+from local_models.errors import ModelRefused
+
+INT4_GROUP = 32
+
+
+class Linear(Protocol):
+    """x float [rows, in] -> float [rows, out]."""
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return x times the transposed weight, plus the bias where there is one."""
+        ...
+
+
+class FloatLinear:
+    """A full-precision matrix."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        self.weight = weight
+        self.bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return F.linear of x."""
+        return F.linear(x, self.weight, self.bias)
+
+
+class Int8Linear:
+    """int8 rows with one float32 scale each; activations are rounded to int8 row by row.
+
+    A row's scale depends on that row alone, so a request's answer does not depend on which others
+    share its batch.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+    ) -> None:
+        self.weight = weight.contiguous()
+        self.scale = scale.float().contiguous()
+        self.bias = bias
+        self._transposed = self.weight.t()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the product through the integer kernel of this device."""
+        step = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-8).div_(127)
+        rounded = (x / step).round_().to(torch.int8)
+        out = torch._int_mm(rounded, self._transposed).float()
+        out = out.mul_(step).mul_(self.scale)
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class Int4Linear:
+    """4-bit groups of 32 along the input with a float scale and offset each; float activations."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        rows, columns = weight.shape
+        groups = weight.float().view(rows, columns // INT4_GROUP, INT4_GROUP)
+        low, high = groups.amin(dim=-1), groups.amax(dim=-1)
+        scale = ((high - low) / 15).clamp(min=1e-8)
+        codes = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15)
+        self.bias = bias
+        self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(
+            codes.view(rows, columns).to(torch.int32), 1
+        )
+        # The kernel computes (code - 8) * scale + offset.
+        offset = low + 8 * scale
+        self._scales = torch.stack([scale, offset], dim=-1).transpose(0, 1).contiguous()
+        self._scales = self._scales.to(torch.bfloat16)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the product; the kernel takes and gives bfloat16."""
+        out: torch.Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(
+            x.to(torch.bfloat16), self._packed, INT4_GROUP, self._scales
+        ).float()
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class Weights:
+    """The tensors of one folder, handed out by transformers' names."""
+
+    def __init__(self, tensors: dict[str, torch.Tensor], quantize: Quantize) -> None:
+        self._tensors = tensors
+        self._quantize = quantize
+
+    def vector(self, name: str) -> torch.Tensor:
+        """Return a float32 tensor as it is."""
+        return self._take(name).float().contiguous()
+
+    def embedding(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
+        """Return ids int64 [n] -> float32 [n, hidden]; an integer table stays integer."""
+        table = self._take(name)
+        if table.dtype != torch.int8:
+            table = table.float()
+            return lambda ids: F.embedding(ids, table)
+        scale = self._take(f"{name}_scale").float()[:, None]
+        return lambda ids: F.embedding(ids, table).float() * F.embedding(ids, scale)
+
+    def linear(self, *names: str, bias: bool = False) -> Linear:
+        """Return one layer over the named matrices stacked by rows (q, k, v become one product)."""
+        biases = [self.vector(n.removesuffix("weight") + "bias") for n in names] if bias else None
+        stacked_bias = torch.cat(biases) if biases else None
+        parts = [self._take(name) for name in names]
+        if parts[0].dtype == torch.int8:
+            scales = [self._take(f"{name}_scale").float() for name in names]
+            if self._quantize == "int8":
+                return Int8Linear(torch.cat(parts), torch.cat(scales), stacked_bias)
+            parts = [p.float() * s[:, None] for p, s in zip(parts, scales, strict=True)]
+        weight = torch.cat([part.float() for part in parts])
+        return make_linear(weight, stacked_bias, self._quantize)
+
+    def _take(self, name: str) -> torch.Tensor:
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            raise ModelRefused(f"The weights lack {name!r}.")
+        return tensor
+
+
+def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, quantize: Quantize) -> Linear:
+    """Return the layer that holds a float32 matrix in the wanted precision."""
+    if quantize == "int8":
+        scale = weight.abs().amax(dim=1).clamp(min=1e-8) / 127
+        return Int8Linear((weight / scale[:, None]).round().to(torch.int8), scale, bias)
+    # A matrix whose sides do not fit the packed layout keeps full precision.
+    if quantize == "int4" and weight.shape[1] % INT4_GROUP == 0 and weight.shape[0] % 16 == 0:
+        return Int4Linear(weight, bias)
+    return FloatLinear(weight.contiguous(), bias)
+
+
+def load_weights(folder: Path, quantize: Quantize) -> Weights:
+    """Return the weights of a folder: one safetensors file, or the shards its index names.
+
+    Raises:
+        ModelRefused: no safetensors there, or a file that is cut or garbled.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    try:
+        if single.is_file():
+            files = [single]
+        else:
+            named = json.loads(index.read_text("utf-8"))["weight_map"].values()
+            files = [folder / name for name in sorted(set(named))]
+        tensors: dict[str, torch.Tensor] = {}
+        for file in files:
+            tensors |= load_file(file)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelRefused(f"The weights in {folder} cannot be read: {error}.") from error
+    return Weights(tensors, quantize)
