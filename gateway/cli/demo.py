@@ -118,7 +118,9 @@ async def gateway_at(
             try:
                 await _wait_ready(client, lambda: child.returncode is not None)
             except GatewayUnusable as error:
-                raise GatewayUnusable(f"{error}; see {log_path}") from error
+                lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+                why = f": {lines[-1].strip()}" if lines else ""
+                raise GatewayUnusable(f"{error}; see {log_path}{why}") from error
             yield True
         finally:
             if child.returncode is None:
