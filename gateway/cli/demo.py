@@ -118,14 +118,17 @@ async def gateway_at(
             try:
                 await _wait_ready(client, lambda: child.returncode is not None)
             except GatewayUnusable as error:
-                lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-                why = f": {lines[-1].strip()}" if lines else ""
-                raise GatewayUnusable(f"{error}; see {log_path}{why}") from error
+                raise GatewayUnusable(f"{error}; see {log_path}{_last_line(log_path)}") from error
             yield True
         finally:
             if child.returncode is None:
                 child.terminate()
             await child.wait()
+
+
+def _last_line(log_path: Path) -> str:
+    lines = log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return f": {lines[-1].strip()}" if lines else ""
 
 
 async def _wait_ready(client: GatewayClient, has_stopped: Callable[[], bool]) -> None:
