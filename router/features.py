@@ -5,6 +5,7 @@ Owns which parts of a conversation are read. Reads no more than a few thousand c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,9 +52,9 @@ def turn_text_of(messages: Sequence[Message]) -> TurnText:
         earlier.append(capped(messages[previous].text))
     n_turns = sum(message.role == "user" for message in messages[-64:])
     facts = (
-        min(len(whole), 100_000) / 1000,
-        min(whole.count("\n", 0, 20_000), 100) / 10,
-        n_turns / 10,
+        math.log1p(min(len(whole), 20_000)) / 10,
+        math.log1p(whole.count("\n", 0, 20_000)) / 5,
+        math.log1p(n_turns) / 3,
         float(answer is not None),
         float(answer is not None and "?" in answer[-200:]),
         float(is_short),

@@ -37,8 +37,10 @@ class Weights:
     mean, spread: float32 [dim + kinds + facts], what inputs are standardized with.
     hidden, hidden_bias: float32 [inputs, width] and [width].
     heads, heads_bias: float32 [inputs + width, logits] and [logits]; logits are difficulty,
-        level, unsafe, needs_context, then one per task and per domain.
-    mixing: float32 [3], weights of difficulty and level in the score's logit, and its bias.
+        unsafe, needs_context, then one per task and per domain.
+    task_levels: float32 [tasks], the logit of how often a small model fails each task.
+    mixing: float32 [3], weights of difficulty and of the expected task level in the score's
+        logit, and its bias.
     """
 
     vectors: NDArray[np.int8]
@@ -51,6 +53,7 @@ class Weights:
     hidden_bias: Floats
     heads: Floats
     heads_bias: Floats
+    task_levels: Floats
     mixing: Floats
 
 
@@ -68,14 +71,16 @@ def forward(weights: Weights, ids: Sequence[int], facts: Sequence[float]) -> Flo
     inputs = inputs_of(weights, ids, facts)
     hidden = np.maximum(inputs @ weights.hidden + weights.hidden_bias, 0)
     logits = np.concatenate([inputs, hidden]) @ weights.heads + weights.heads_bias
-    scored = logits[0] * weights.mixing[0] + logits[1] * weights.mixing[1] + weights.mixing[2]
+    tasks = _softmax(logits[3 : 3 + len(TASKS)])
+    domains = _softmax(logits[3 + len(TASKS) :])
+    level = float(tasks @ weights.task_levels)
+    scored = float(np.array([logits[0], level, 1]) @ weights.mixing)
     score, difficulty, unsafe, needs_context = _sigmoid(
-        np.array([scored, logits[0], logits[2], logits[3]], np.float32)
+        np.array([scored, logits[0], logits[1], logits[2]], np.float32)
     )
-    tasks, domains = logits[4 : 4 + len(TASKS)], logits[4 + len(TASKS) :]
     uncertainty = 1 - abs(2 * score - 1)
     scalars = [score, difficulty, unsafe, needs_context, uncertainty]
-    return np.concatenate([scalars, _softmax(tasks), _softmax(domains)]).astype(np.float32)
+    return np.concatenate([scalars, tasks, domains]).astype(np.float32)
 
 
 def _sigmoid(values: Floats) -> Floats:
@@ -111,14 +116,12 @@ def onnx_bytes(
     ]
     tensors = {name: getattr(weights, name) for name in names}
     tensors["precision"] = (1 / weights.spread).astype(np.float32)
-    tensors["score_weights"] = weights.mixing[:2].astype(np.float32)
-    tensors["score_bias"] = weights.mixing[2:].astype(np.float32)
+    tensors["score_weights"] = weights.mixing[:, None].astype(np.float32)
     tensors |= {
         "one": np.ones(1, np.float32),
         "two": np.full(1, 2, np.float32),
         "first_axis": np.zeros(1, np.int64),
-        "logit_sizes": np.array([2, 2, len(TASKS), len(DOMAINS)], np.int64),
-        "pair_sizes": np.array([1, 1], np.int64),
+        "logit_sizes": np.array([1, 2, len(TASKS), len(DOMAINS)], np.int64),
     }
     node = helper.make_node
     nodes = [
@@ -142,18 +145,19 @@ def onnx_bytes(
         node("MatMul", ["seen", "heads"], ["logits0"]),
         node("Add", ["logits0", "heads_bias"], ["logits"]),
         node("Split", ["logits", "logit_sizes"], ["hard", "flags", "tasks", "domains"], axis=0),
-        node("MatMul", ["hard", "score_weights"], ["scored0"]),
-        node("Add", ["scored0", "score_bias"], ["scored"]),
+        node("Softmax", ["tasks"], ["task_probabilities"], axis=0),
+        node("Softmax", ["domains"], ["domain_probabilities"], axis=0),
+        node("MatMul", ["task_probabilities", "task_levels"], ["level0"]),
+        node("Unsqueeze", ["level0", "first_axis"], ["level"]),
+        node("Concat", ["hard", "level", "one"], ["judged"], axis=0),
+        node("MatMul", ["judged", "score_weights"], ["scored"]),
         node("Sigmoid", ["scored"], ["score"]),
-        node("Split", ["hard", "pair_sizes"], ["difficulty_logit", "level_logit"], axis=0),
-        node("Sigmoid", ["difficulty_logit"], ["difficulty"]),
+        node("Sigmoid", ["hard"], ["difficulty"]),
         node("Sigmoid", ["flags"], ["flag_probabilities"]),
         node("Mul", ["score", "two"], ["doubled"]),
         node("Sub", ["doubled", "one"], ["margin"]),
         node("Abs", ["margin"], ["certainty"]),
         node("Sub", ["one", "certainty"], ["uncertainty"]),
-        node("Softmax", ["tasks"], ["task_probabilities"], axis=0),
-        node("Softmax", ["domains"], ["domain_probabilities"], axis=0),
         node(
             "Concat",
             [

@@ -80,10 +80,9 @@ def failures(examples: Sequence[Example]) -> Floats:
     middling = {model for model, mean in means.items() if 0.2 < mean < 0.9}
     if len(middling) < 2:
         middling = set(sorted(means, key=lambda model: means[model])[-4:])
-    return np.array(
-        [
-            1 - np.mean([score for model, score in example.scores.items() if model in middling])
-            for example in examples
-        ],
-        dtype=np.float32,
-    )
+    shares = np.full(len(examples), np.nan, np.float32)
+    for row, example in enumerate(examples):
+        known = [score for model, score in example.scores.items() if model in middling]
+        if known:
+            shares[row] = 1 - np.mean(known)
+    return shares

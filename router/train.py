@@ -1,14 +1,16 @@
 """Fits the classifier on a data folder and writes the model folder: ONNX, words, figures.
 
 Needs the `train` extra. The token table starts from a sentence encoder's vectors of single word
-pieces; the heads are scikit-learn's. Seeded: the same folder gives the same model.
+pieces and is tuned on all labels; the heads that ship are scikit-learn's. Seeded: the same folder
+gives the same model.
 """
 
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +18,27 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from memory.conversation import Message
+from router.augment import augmented
 from router.classifier import MODEL_FILE
 from router.dataset import Example, by_source, read_examples, read_phrases
-from router.features import turn_text_of
+from router.features import FACTS, turn_text_of
 from router.labels import DOMAINS, TASKS
 from router.network import Floats, Weights, onnx_bytes
 from router.targets import difficulties, levels
 from router.teacher import Teacher, load_teacher
 from router.tokens import LEXICON_FILE, VOCABULARY_FILE, Vocabulary, read_lexicon, words_of
+from router.tune import Targets, TuneConfig, Tuned, tuned
 
 DIM = 64
-WIDTH = 8
+# No source gives more rows than this: intents of banking and of an assistant repeat themselves.
+MOST_ROWS_OF_A_SOURCE = 8000
+# Which sources give each part of difficulty, and how much it weighs.
+PARTS: dict[str, tuple[frozenset[str] | None, float]] = {
+    "outcomes": (None, 1.0),
+    "steps": (frozenset({"gsm8k_train"}), 1.0),
+    "contest": (frozenset({"agieval_math"}), 0.5),
+    "school": (frozenset({"mmlu_subjects"}), 0.7),
+}
 Progress = Callable[[str], None]
 
 
@@ -50,8 +62,8 @@ def train(
     """Fit on every source whose licence allows it, write the model folder, and return figures.
 
     Args:
-        data_dir: the data folder; see docs/routing.md for how it is built.
-        out_dir: receives the ONNX file and the vocabulary; made when missing.
+        data_dir: the data folder; docs/routing.md says how it is built.
+        out_dir: receives the ONNX file, the vocabulary and training.json; made when missing.
         seed: of everything random.
         lexicon: glosses of other languages; None takes those of `out_dir`.
         progress: called with the name of each step as it begins.
@@ -65,159 +77,237 @@ def train(
     examples = [example for example in examples if example.may_shape_weights]
     progress("token vectors")
     teacher = load_teacher(DIM)
-    progress("fitting")
-    trained = fit(examples, teacher, Vocabulary(teacher.pieces, read_lexicon(lexicon)), seed=seed)
+    vocabulary = Vocabulary(teacher.pieces, read_lexicon(lexicon))
+    trained = fit(examples, teacher, vocabulary, seed=seed, progress=progress)
     progress("writing")
     out_dir.mkdir(parents=True, exist_ok=True)
-    version = f"r{seed}"
     about = {**trained.about, "seed": seed}
-    (out_dir / MODEL_FILE).write_bytes(
-        onnx_bytes(
-            trained.weights,
-            version=version,
-            vocabulary_size=len(trained.pieces) + 1,
-            about=about,
-        )
+    model = onnx_bytes(
+        trained.weights, version=f"1.{seed}", vocabulary_size=len(vocabulary), about=about
     )
+    (out_dir / MODEL_FILE).write_bytes(model)
     (out_dir / VOCABULARY_FILE).write_text("\n".join(trained.pieces) + "\n", "utf-8")
     (out_dir / "training.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
     return about
 
 
 def fit(
-    examples: Sequence[Example], teacher: Teacher, vocabulary: Vocabulary, *, seed: int
+    examples: Sequence[Example],
+    teacher: Teacher,
+    vocabulary: Vocabulary,
+    *,
+    seed: int,
+    config: TuneConfig | None = None,
+    progress: Progress = lambda step: None,
 ) -> Trained:
     """Return the model fitted on examples, in the weights that the graph will hold."""
+    draw = random.Random(seed)
+    examples = _sampled(examples, draw)
+    # Centred before copies are added, so that a copy has its original's target.
+    parts, level = _parts(examples), levels(examples)
+    copied = [row for row, example in enumerate(examples) if _deserves_copy(example, draw)]
+    rows = [*range(len(examples)), *copied]
+    copies = [replace(examples[r], text=augmented(examples[r].text, draw)) for r in copied]
+    examples = [*examples, *copies]
+    parts = {name: values[rows] for name, values in parts.items()}
     ids = [vocabulary.ids_of(words_of(_read(example).current)) or [0] for example in examples]
-    facts = np.array([_read(example).facts for example in examples], np.float32)
-    vectors, vector_scale = _quantized(np.vstack([np.zeros((1, DIM)), teacher.vectors]))
-    counts = _count_kinds(teacher.pieces)
-    features = _features(ids, facts, vectors, vector_scale, counts)
-    mean, spread = features.mean(0), features.std(0) + 1e-3
-    inputs = (features - mean) / spread
-    heads, bias, mixing = _heads(inputs, examples, seed)
-    n_inputs = inputs.shape[1]
-    weights = Weights(
-        vectors=vectors,
-        vector_scale=vector_scale,
-        counts=counts,
-        count_scale=np.ones(counts.shape[1], np.float32),
-        mean=mean.astype(np.float32),
-        spread=spread.astype(np.float32),
-        hidden=np.zeros((n_inputs, WIDTH), np.float32),
-        hidden_bias=np.zeros(WIDTH, np.float32),
-        heads=np.vstack([heads, np.zeros((WIDTH, heads.shape[1]))]).astype(np.float32),
-        heads_bias=bias.astype(np.float32),
-        mixing=mixing.astype(np.float32),
+    facts = np.array([_facts(example, draw) for example in examples], np.float32)
+    weight = _source_weights(examples)
+    targets = Targets(
+        np.stack(list(parts.values()), 1),
+        [
+            _classes(examples, "task", TASKS),
+            _classes(examples, "domain", DOMAINS),
+            *_flags(examples),
+        ],
+        [len(TASKS), len(DOMAINS), 2, 2],
+        weight,
     )
-    sources = {source: len(rows) for source, rows in by_source(list(examples)).items()}
-    return Trained(weights, teacher.pieces, {"sources": sources})
+    table = np.vstack([np.zeros((1, teacher.vectors.shape[1])), teacher.vectors])
+    lower = tuned(
+        table.astype(np.float32), ids, facts, targets, seed=seed, config=config, progress=progress
+    )
+    progress("heads")
+    weights = _with_heads(lower, examples, ids, facts, parts, level[rows], weight, seed)
+    sources = {source: len(found) for source, found in by_source(examples).items()}
+    return Trained(weights, teacher.pieces, {"rows_by_source": sources})
+
+
+def _sampled(examples: Sequence[Example], draw: random.Random) -> list[Example]:
+    kept = []
+    for rows in by_source(list(examples)).values():
+        chosen = rows.tolist()
+        if len(chosen) > MOST_ROWS_OF_A_SOURCE:
+            chosen = draw.sample(chosen, MOST_ROWS_OF_A_SOURCE)
+        kept += sorted(chosen)
+    return [examples[row] for row in kept]
+
+
+def _parts(examples: Sequence[Example]) -> dict[str, Floats]:
+    """Return the standardized parts of difficulty, NaN where a source does not speak of one."""
+    values = difficulties(examples)
+    parts = {}
+    for name, (sources, _) in PARTS.items():
+        belongs = [
+            bool(example.scores) if sources is None else example.source in sources
+            for example in examples
+        ]
+        parts[name] = np.where(belongs, values, np.nan).astype(np.float32)
+    return parts
+
+
+def _deserves_copy(example: Example, draw: random.Random) -> bool:
+    is_judged = bool(example.scores) or np.isfinite(example.level)
+    return draw.random() < (1.0 if is_judged else 0.3)
 
 
 def _read(example: Example) -> Any:
     return turn_text_of([Message("user", example.text)])
 
 
-def _quantized(table: Any) -> tuple[Any, Floats]:
-    scale = np.abs(table).max(0) / 127
+def _facts(example: Example, draw: random.Random) -> tuple[float, ...]:
+    """Return the facts of an example as if it stood somewhere in a conversation.
+
+    Where it stands is drawn, because no source tells: so nothing is learned from it.
+    """
+    facts = dict(zip(FACTS, _read(example).facts, strict=True))
+    if draw.random() < 0.6:
+        facts["follows_answer"] = 1.0
+        facts["answers_question"] = float(draw.random() < 0.3)
+        facts["turn"] = float(np.log1p(draw.randint(2, 40)) / 3)
+    return tuple(facts.values())
+
+
+def _source_weights(examples: Sequence[Example]) -> Floats:
+    """Return weights that keep a large source from drowning the others: 1 over root of its size."""
+    weights = np.zeros(len(examples), np.float32)
+    for rows in by_source(list(examples)).values():
+        weights[rows] = 1 / np.sqrt(len(rows))
+    return np.asarray(weights / weights.mean(), dtype=np.float32)
+
+
+def _classes(examples: Sequence[Example], label: str, names: tuple[str, ...]) -> Any:
+    values = (getattr(example, label) for example in examples)
+    return np.array([-1 if value is None else names.index(value) for value in values])
+
+
+def _flags(examples: Sequence[Example]) -> list[Any]:
+    return [
+        np.array([-1 if flag is None else int(flag) for flag in flags])
+        for flags in (
+            [example.is_unsafe for example in examples],
+            [example.needs_context for example in examples],
+        )
+    ]
+
+
+def _quantized(table: Floats) -> tuple[Any, Floats]:
+    scale = np.maximum(np.abs(table).max(0), 1e-6) / 127
     return np.round(table / scale).astype(np.int8), scale.astype(np.float32)
 
 
-# Kinds of tokens that are counted; a token may be of several kinds, or of none but the first.
-_KINDS = {
-    "operator": "= + * / ^ < > \\ _ { } | $ ~",
-    "stop": ". ? ! ;",
-    "comma": ",",
-    "bracket": "( ) [ ] :",
-    "quantity": "half twice double triple third quarter each every per percent total remaining "
-    "left more less fewer times than if then average ratio rate",
-    "restriction": "not except least most always never only unless no none",
-    "reasoning": "why how explain prove derive compare analyze evaluate",
-    "lookup": "what who when where which name",
-}
-
-
-def _count_kinds(pieces: list[str]) -> Any:
-    kinds = [frozenset(words.split()) for words in _KINDS.values()]
-    rows = [[True, False, False, False, *(False for _ in kinds)]]
-    rows += [
-        [
-            True,
-            piece.removeprefix("##").isdigit(),
-            piece.startswith("##"),
-            len(piece) == 1 and not piece.isascii(),
-            *(piece in kind for kind in kinds),
-        ]
-        for piece in pieces
+def _with_heads(
+    lower: Tuned,
+    examples: Sequence[Example],
+    ids: list[list[int]],
+    facts: Floats,
+    parts: dict[str, Floats],
+    level: Floats,
+    weight: Floats,
+    seed: int,
+) -> Weights:
+    """Return the whole model: tables in int8, and heads fitted on what those tables give."""
+    vectors, vector_scale = _quantized(lower.vectors)
+    counts, count_scale = _quantized(lower.counts)
+    pooled = np.array([vectors[rows].astype(np.float32).mean(0) for rows in ids]) * vector_scale
+    counted = np.array([counts[rows].astype(np.float32).sum(0) for rows in ids]) * count_scale
+    inputs = (np.hstack([pooled, np.log1p(counted), facts]) - lower.mean) / lower.spread
+    hidden = np.maximum(inputs @ lower.hidden + lower.hidden_bias, 0)
+    seen = np.hstack([inputs, hidden]).astype(np.float32)
+    difficulty, difficulty_bias = _difficulty_head(seen, parts, weight)
+    unsafe, needs_context = _flags(examples)
+    heads = [
+        (difficulty[:, None], np.array([difficulty_bias])),
+        _logistic(seen, unsafe, 2, weight, seed),
+        _logistic(seen, needs_context, 2, weight, seed),
+        _logistic(seen, _classes(examples, "task", TASKS), len(TASKS), weight, seed),
+        _logistic(seen, _classes(examples, "domain", DOMAINS), len(DOMAINS), weight, seed),
     ]
-    return np.array(rows, np.int8)
+    weights = Weights(
+        vectors=vectors,
+        vector_scale=vector_scale,
+        counts=counts,
+        count_scale=count_scale,
+        mean=lower.mean,
+        spread=lower.spread,
+        hidden=lower.hidden,
+        hidden_bias=lower.hidden_bias,
+        heads=np.hstack([columns for columns, _ in heads]).astype(np.float32),
+        heads_bias=np.concatenate([bias for _, bias in heads]).astype(np.float32),
+        task_levels=np.zeros(len(TASKS), np.float32),
+        mixing=np.zeros(3, np.float32),
+    )
+    return _calibrated(weights, seen, examples, level, weight)
 
 
-def _features(
-    ids: list[list[int]], facts: Floats, vectors: Any, scale: Floats, counts: Any
-) -> Floats:
-    pooled = np.array([vectors[rows].astype(np.float32).mean(0) for rows in ids]) * scale
-    counted = np.array([counts[rows].astype(np.float32).sum(0) for rows in ids])
-    return np.hstack([pooled, np.log1p(counted), facts]).astype(np.float32)
+def _difficulty_head(seen: Floats, parts: dict[str, Floats], weight: Floats) -> tuple[Any, float]:
+    """Return one linear head: the weighted sum of the parts' heads, each of deviation 1.
+
+    The sum is taken over turns whose difficulty some source knows, so that no part outweighs
+    the others by its scale.
+    """
+    judged = np.any([np.isfinite(values) for values in parts.values()], axis=0)
+    total, bias = np.zeros(seen.shape[1]), 0.0
+    for name, values in parts.items():
+        known = np.isfinite(values)
+        if not known.any():
+            continue
+        model = Ridge(alpha=200.0).fit(seen[known], values[known], weight[known])
+        said = seen[judged] @ model.coef_
+        share = PARTS[name][1] / said.std()
+        total += share * model.coef_
+        bias -= share * float(said.mean())
+    spread = (seen[judged] @ total).std()
+    return total / spread, bias / spread
 
 
-def _heads(inputs: Floats, examples: Sequence[Example], seed: int) -> tuple[Any, Any, Any]:
-    """Return weights [inputs, logits] and biases [logits] of all heads, and the score's mixing."""
-    columns = [
-        _regression(inputs, difficulties(examples), examples),
-        _regression(inputs, _logit(levels(examples)), examples),
-        _binary(inputs, [example.is_unsafe for example in examples], seed),
-        _binary(inputs, [example.needs_context for example in examples], seed),
-    ]
-    heads = [weights[:, None] for weights, _ in columns]
-    biases = [np.array([bias]) for _, bias in columns]
-    for labels, names in (
-        ([example.task for example in examples], TASKS),
-        ([example.domain for example in examples], DOMAINS),
-    ):
-        weights, bias = _classes(inputs, labels, names, seed)
-        heads.append(weights)
-        biases.append(bias)
-    return np.hstack(heads), np.concatenate(biases), np.array([0.5, 1.0, 0.0])
-
-
-def _logit(probability: Floats) -> Floats:
-    clipped = np.clip(probability, 0.02, 0.98)
-    return np.asarray(np.log(clipped / (1 - clipped)), dtype=np.float32)
-
-
-def _source_weights(examples: Sequence[Example], known: Any) -> Any:
-    """Return weights that keep a large source from drowning the others: 1 over root of its size."""
-    weights = np.zeros(len(examples))
-    for rows in by_source(list(examples)).values():
-        there = rows[known[rows]]
-        weights[there] = 1 / np.sqrt(max(len(there), 1))
-    return weights[known] / weights[known].mean()
-
-
-def _regression(inputs: Floats, target: Floats, examples: Sequence[Example]) -> tuple[Any, float]:
-    known = np.isfinite(target)
-    model = Ridge(alpha=300.0)
-    model.fit(inputs[known], target[known], _source_weights(examples, known))
-    return model.coef_, float(model.intercept_)
-
-
-def _binary(inputs: Floats, labels: list[bool | None], seed: int) -> tuple[Any, float]:
-    known = np.array([label is not None for label in labels])
-    model = LogisticRegression(C=0.05, max_iter=400, class_weight="balanced", random_state=seed)
-    model.fit(inputs[known], [bool(label) for label in labels if label is not None])
-    return model.coef_[0], float(model.intercept_[0])
-
-
-def _classes(
-    inputs: Floats, labels: list[str | None], names: tuple[str, ...], seed: int
+def _logistic(
+    seen: Floats, labels: Any, n_classes: int, weight: Floats, seed: int
 ) -> tuple[Any, Any]:
-    known = np.array([label is not None for label in labels])
-    model = LogisticRegression(C=0.05, max_iter=400, class_weight="balanced", random_state=seed)
-    model.fit(inputs[known], [label for label in labels if label is not None])
-    weights = np.zeros((inputs.shape[1], len(names)))
-    bias = np.full(len(names), -20.0)
-    for row, name in enumerate(model.classes_):
-        weights[:, names.index(name)] = model.coef_[row]
-        bias[names.index(name)] = model.intercept_[row]
-    return weights, bias
+    """Return weights and biases of a classification; one column for two classes."""
+    known = labels >= 0
+    model = LogisticRegression(C=0.05, max_iter=150, random_state=seed)
+    balance = len(labels[known]) / (n_classes * np.maximum(np.bincount(labels[known]), 1))
+    model.fit(seen[known], labels[known], np.sqrt(balance[labels[known]]) * weight[known])
+    if n_classes == 2:
+        return model.coef_.T, model.intercept_
+    columns, bias = np.zeros((seen.shape[1], n_classes)), np.full(n_classes, -20.0)
+    columns[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
+    return columns, bias
+
+
+def _calibrated(
+    weights: Weights, seen: Floats, examples: Sequence[Example], level: Floats, weight: Floats
+) -> Weights:
+    """Return the weights with the score's mixing fitted to how often small models fail.
+
+    Each task's level is its mean over sources; then one logistic regression on difficulty and
+    expected level, where each turn counts as failed by its share.
+    """
+    tasks = _classes(examples, "task", TASKS)
+    known = np.isfinite(level)
+    task_levels = np.zeros(len(TASKS), np.float32)
+    for task in range(len(TASKS)):
+        there = known & (tasks == task)
+        mean = np.average(level[there], weights=weight[there]) if there.any() else 0.5
+        task_levels[task] = np.log(mean / (1 - mean))
+    logits = seen @ weights.heads + weights.heads_bias
+    task_logits = logits[:, 3 : 3 + len(TASKS)]
+    powers = np.exp(task_logits - task_logits.max(1, keepdims=True))
+    expected = (powers / powers.sum(1, keepdims=True)) @ task_levels
+    judged = np.stack([logits[:, 0], expected], 1)[known]
+    failed = np.concatenate([np.ones(len(judged)), np.zeros(len(judged))])
+    share = np.concatenate([level[known], 1 - level[known]]) * np.tile(weight[known], 2)
+    model = LogisticRegression(C=1e3).fit(np.tile(judged, (2, 1)), failed, share)
+    mixing = np.concatenate([model.coef_[0], model.intercept_]).astype(np.float32)
+    return replace(weights, task_levels=task_levels, mixing=mixing)
