@@ -15,25 +15,30 @@ Quantize = Annotated[Literal["none", "int8", "int4"], typer.Option(help="Weights
 Model = Annotated[str, typer.Option(help="bundled, a model folder, or a hub id.")]
 
 
-@app.command()
+# What a command does not know itself goes on to the engine, whose own options it lists.
+_PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=_PASS_ON)
 def serve(
+    context: typer.Context,
     model: Model = "bundled",
     quantize: Quantize = "int8",
     port: Annotated[int, typer.Option(min=0, max=65535)] = 8090,
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
 ) -> None:
-    """Serve one model with OpenAI's chat completions."""
-    _run_module(
-        "local_models.server",
-        ["--model", model, "--quantize", quantize, "--port", str(port), "--host", host],
-    )
+    """Serve one model with OpenAI's chat completions; --all-options lists the engine's own."""
+    if "--all-options" in context.args:
+        _run_module("local_models.server", ["--help"])
+    chosen = ["--model", model, "--quantize", quantize, "--port", str(port), "--host", host]
+    _run_module("local_models.server", [*chosen, *context.args])
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(context_settings=_PASS_ON)
 def bench(context: typer.Context) -> None:
-    """Measure the engine on this machine; options go to the benchmark (see --help-bench)."""
-    arguments = ["--help" if each == "--help-bench" else each for each in context.args]
-    _run_module("local_models.bench", arguments)
+    """Measure the engine on this machine; --all-options lists what can be chosen."""
+    is_help = "--all-options" in context.args
+    _run_module("local_models.bench", ["--help"] if is_help else list(context.args))
 
 
 def _run_module(name: str, arguments: list[str]) -> None:
