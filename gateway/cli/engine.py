@@ -44,16 +44,14 @@ def bench(context: typer.Context) -> None:
 def _run_module(name: str, arguments: list[str]) -> None:
     """Run a module's command line in this process, so that signals reach it directly."""
     import runpy
+    from importlib.util import find_spec
 
     from gateway.settings import is_installed
 
     missing = [each for each in ("torch", "transformers", "safetensors") if not is_installed(each)]
     if missing:
         raise CommandFailed(f"{', '.join(missing)} missing: pip install 'turnwise[local]'")
+    if find_spec(name) is None:
+        raise CommandFailed(f"this installation has no {name}")
     sys.argv = [name, *arguments]
-    try:
-        runpy.run_module(name, run_name="__main__", alter_sys=True)
-    except ImportError as error:
-        if error.name == name:
-            raise CommandFailed(f"this installation has no {name}") from error
-        raise
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
