@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 PeriodKind = Literal["day", "week", "month"]
 MICRO = 1_000_000
+MAX_AMOUNT = 9_000_000_000  # in micro-units below 2**53, up to which Redis's Lua counts exactly
 _AMOUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ([A-Z]{3})", re.ASCII)
 
 
@@ -38,7 +39,8 @@ class Budget:
     def refuses_at_micro(self) -> int:
         """The spending from which turns are refused: the lowest refusing rung, else the limit."""
         shares = [rung.at for rung in self.ladder if rung.action == "refuse"]
-        return int(self.limit_micro * min([*shares, 1.0]))
+        # Shares have at most four digits after the point; money is never multiplied by a float.
+        return self.limit_micro * round(min([*shares, 1.0]) * 10_000) // 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +76,15 @@ def parse_amount(text: str) -> tuple[int, str]:
     """Return micro-units and currency of an amount such as `5000 INR` or `0.50 USD`.
 
     Raises:
-        ValueError: it is no such amount.
+        ValueError: it is no such amount, or too large to be counted exactly.
     """
     match = _AMOUNT.fullmatch(text.strip())
     if match is None:
         raise ValueError("an amount and a currency are needed, such as 5000 INR")
-    return int(Decimal(match[1]) * MICRO), match[2]
+    amount = Decimal(match[1])
+    if amount > MAX_AMOUNT:
+        raise ValueError(f"an amount is at most {MAX_AMOUNT} of its currency")
+    return int(amount * MICRO), match[2]
 
 
 def period_of(kind: PeriodKind, timezone: str, now: datetime) -> Period:

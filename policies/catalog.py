@@ -51,3 +51,13 @@ class ModelCatalog(Mapping[str, ModelSpec]):
 
     def __len__(self) -> int:
         return len(self._models)
+
+
+def is_inside(spec: ModelSpec, boundary: str) -> bool:
+    """Return whether a model lies inside a boundary: any, on_premises or region:<name>.
+
+    A model of unknown region is outside every boundary but `any`, and on_premises names no region.
+    """
+    if boundary == "any":
+        return True
+    return spec.region is not None and spec.region == boundary.removeprefix("region:")

@@ -18,6 +18,9 @@ from policies.errors import DocumentErrors
 Path = tuple[str | int, ...]
 M = TypeVar("M", bound=BaseModel)
 _SHOWN = 80
+_MAX_CHARACTERS = 100_000
+_MAX_DEPTH = 50
+_MAX_NODES = 50_000  # aliases unfolded: a few lines of them can stand for billions of values
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,52 +64,61 @@ def load_document(text: str, source: str) -> Document:
     """Return the document of a YAML (or JSON) text.
 
     Raises:
-        DocumentErrors: the text is not YAML, names a key twice, or holds no mapping.
+        DocumentErrors: the text is not YAML, names a key twice, holds no mapping, or is too large.
     """
+    if len(text) > _MAX_CHARACTERS:
+        raise _refused(source, None, f"it may have at most {_MAX_CHARACTERS} characters")
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        data = yaml.safe_load(text)
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        lines, twice = _positions(node, source) if node is not None else ({}, [])
+        if twice:
+            raise DocumentErrors(twice)
+        data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
-        raise DocumentErrors(
-            [DocumentError(source, line, "", "this text", f"it must be YAML: {error.problem}")]
-        ) from error
+        raise _refused(source, line, f"it must be YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError) as error:
-        raise DocumentErrors(
-            [DocumentError(source, None, "", "this text", f"it must be YAML: {error}")]
-        ) from error
-    lines: dict[Path, int] = {}
-    twice: list[DocumentError] = []
-    if node is not None:
-        _walk(node, (), lines, twice, source)
-    if twice:
-        raise DocumentErrors(twice)
+        raise _refused(source, None, f"it must be YAML: {error}") from error
+    except RecursionError as error:
+        raise _refused(source, None, "it is nested too deeply") from error
     if not isinstance(data, dict):
-        raise DocumentErrors(
-            [DocumentError(source, 1, "", _shown(data), "a mapping of keys to values is needed")]
-        )
+        allowed = "a mapping of keys to values is needed"
+        raise DocumentErrors([DocumentError(source, 1, "", _shown(data), allowed)])
     return Document(data, source, lines)
 
 
-def _walk(
-    node: yaml.Node, path: Path, lines: dict[Path, int], twice: list[DocumentError], source: str
-) -> None:
-    lines.setdefault(path, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            name = str(key.value)
-            line = key.start_mark.line + 1
-            if name in seen:
-                field = _field((*path, name))
-                twice.append(DocumentError(source, line, field, name, "a key stands once"))
-            seen.add(name)
-            lines[(*path, name)] = line
-            _walk(value, (*path, name), lines, twice, source)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            lines[(*path, index)] = value.start_mark.line + 1
-            _walk(value, (*path, index), lines, twice, source)
+def _refused(source: str, line: int | None, allowed: str) -> DocumentErrors:
+    return DocumentErrors([DocumentError(source, line, "", "this text", allowed)])
+
+
+def _positions(root: yaml.Node, source: str) -> tuple[dict[Path, int], list[DocumentError]]:
+    """Return the line of every path, and an error for each key that stands twice."""
+    lines: dict[Path, int] = {(): root.start_mark.line + 1}
+    twice: list[DocumentError] = []
+    waiting: list[tuple[yaml.Node, Path]] = [(root, ())]
+    while waiting:
+        node, path = waiting.pop()
+        if len(lines) > _MAX_NODES:
+            raise _refused(source, None, f"it may have at most {_MAX_NODES} values")
+        if len(path) > _MAX_DEPTH:  # an alias of its own parent has no end
+            raise _refused(source, node.start_mark.line + 1, "it is nested too deeply")
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                name = str(key.value)
+                line = key.start_mark.line + 1
+                if name in seen:
+                    field = _field((*path, name))
+                    twice.append(DocumentError(source, line, field, name, "a key stands once"))
+                seen.add(name)
+                lines[(*path, name)] = line
+                waiting.append((value, (*path, name)))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                lines[(*path, index)] = value.start_mark.line + 1
+                waiting.append((value, (*path, index)))
+    return lines, twice
 
 
 def validate(model: type[M], document: Document) -> M:

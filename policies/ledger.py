@@ -44,8 +44,7 @@ __all__ = [
 SettledInBooks = Callable[[str, Period, str], Awaitable[int]]
 """(tenant, period, currency) -> micro-units booked in it, with nothing left in the stream."""
 
-LEASE_S = 90.0  # a crashed gateway's holds come back within this and one sweep
-SWEEP_S = 20.0
+LEASE_S = 75.0  # a crashed gateway's holds come back within this and one sweep
 TENANTS_KEY = "tw:{ledger}:tenants"
 MAX_ATTEMPTS = 8
 _KEEP_SPEND = timedelta(days=40)
@@ -138,9 +137,15 @@ class Ledger:
 
         Raises:
             BudgetExceeded: settled + reserved + hold would pass the limit; nothing was held.
-            LedgerUnavailable: Redis does not answer.
+            LedgerUnavailable: Redis does not answer, or the budget is in a currency in which this
+                tenant's entries are not kept.
         """
         tenant = opening.tenant
+        if budget is not None and budget.currency not in ("USD", opening.currency):
+            raise LedgerUnavailable(
+                f"The budget is in {budget.currency}, but {tenant} counts in {opening.currency}: "
+                f"put a policy with a budget in {opening.currency} or USD."
+            )
         period, keys = self._place(tenant, budget, opening.currency)
         currency = budget.currency if budget else opening.currency
         limit_micro = budget.refuses_at_micro if budget else -1

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-from zoneinfo import available_timezones
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-
-from policies.budget import Budget, PeriodKind, Rung, parse_amount
+from policies.budget import Budget, Rung, parse_amount
 from policies.catalog import ModelCatalog
-from policies.document import Document, DocumentError, validate
+from policies.document import Document, validate
 from policies.errors import DocumentErrors
-
-FACTS = ("language", "task", "domain", "difficulty", "pii", "unsafe")
+from policies.policy_checks import money_errors, routing_errors
+from policies.policy_document import BudgetSection, PolicyDocument, RuleSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,137 +91,32 @@ class Policy:
         return next((tier.name for tier in self.tiers if model in tier.models), None)
 
 
-def _boundary(text: str) -> str:
-    if text in ("any", "on_premises") or (text.startswith("region:") and len(text) > 7):
-        return text
-    raise ValueError("any, on_premises or region:NAME")
-
-
-def _timezone(name: str) -> str:
-    if name not in available_timezones():
-        near = difflib.get_close_matches(name, available_timezones(), n=1)
-        raise ValueError(f"a time zone of the IANA list{f', such as {near[0]}' if near else ''}")
-    return name
-
-
-def _amount(text: str) -> str:
-    parse_amount(text)
-    return text
-
-
-Boundary = Annotated[str, AfterValidator(_boundary)]
-Amount = Annotated[str, AfterValidator(_amount)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(ge=1, le=1_000_000_000)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class When(_Section):
-    """Facts of a turn; a list means any of its values."""
-
-    language: str | list[str] | None = None
-    task: str | list[str] | None = None
-    domain: str | list[str] | None = None
-    pii: bool | None = None
-    unsafe: bool | None = None
-
-
-class RuleSection(_Section):
-    """One rule: conditions, and at least one restriction."""
-
-    when: When
-    floor: str | None = None
-    ceiling: str | None = None
-    boundary: Boundary | None = None
-
-
-class RoutingSection(_Section):
-    """How turns find their tier."""
-
-    tiers: Annotated[dict[str, Annotated[list[str], Field(min_length=1)]], Field(min_length=1)]
-    thresholds: dict[str, Share] = {}
-    floor: str | None = None
-    ceiling: str | None = None
-    safe: str | None = None
-    target_ttft_ms: Positive | None = None
-    explore: Annotated[float, Field(ge=0, le=0.05)] = 0.0
-    unpriced: Literal["block", "allow"] = "block"
-    rules: list[RuleSection] = []
-    boundary: Boundary = "any"
-
-
-class RungSection(_Section):
-    """One step of the budget ladder."""
-
-    at: Annotated[float, Field(ge=0, le=1)]
-    ceiling: str | None = None
-    action: Literal["refuse"] | None = None
-
-
-class BudgetSection(_Section):
-    """What may be spent per period."""
-
-    limit: Amount
-    period: PeriodKind = "month"
-    timezone: Annotated[str, AfterValidator(_timezone)] | None = None
-    overshoot: Amount | None = None
-    ladder: list[RungSection] = []
-
-
-class LimitsSection(_Section):
-    """Rates."""
-
-    requests_per_minute: Positive | None = None
-    tokens_per_minute: Positive | None = None
-    concurrent: Positive | None = None
-
-
-class MemorySection(_Section):
-    """What memory may do."""
-
-    summary: bool = True
-    recall: bool = True
-    retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
-
-
-class SemanticSection(_Section):
-    """The share of wrong hits that is acceptable."""
-
-    target_error: Annotated[float, Field(gt=0, lt=1)]
-
-
-class CacheSection(_Section):
-    """Which answers may be given twice."""
-
-    exact: bool = True
-    semantic: Literal[False] | SemanticSection = False
-    ttl_s: Annotated[int, Field(ge=1, le=30 * 86_400)] = 3600
-
-
-class PolicyDocument(_Section):
-    """The whole policy document, YAML file and admin API alike."""
-
-    routing: RoutingSection
-    budget: BudgetSection | None = None
-    limits: LimitsSection = LimitsSection()
-    memory: MemorySection = MemorySection()
-    cache: CacheSection = CacheSection()
-    on_ledger_down: Literal["block", "allow"] = "block"
-
-
 def parse_policy(
-    document: Document, catalog: ModelCatalog, *, name: str, version: int = 0
+    document: Document,
+    catalog: ModelCatalog,
+    *,
+    name: str,
+    version: int = 0,
+    currency: str | None = None,
 ) -> Policy:
     """Return the policy of a document, checked against the catalogue.
+
+    Args:
+        document: YAML or JSON, parsed.
+        catalog: the models that tiers may name.
+        name: the policy's, for labels.
+        version: 0 for a file, else the number of the stored version.
+        currency: of the tenant it is for; its budget must be in that or in USD. None leaves that
+            open, for a file that serves several tenants.
 
     Raises:
         DocumentErrors: a value is wrong, or a name is no tier of the policy or no model.
     """
     parsed = validate(PolicyDocument, document)
-    errors = [*_tier_errors(parsed.routing, document, catalog), *_money_errors(parsed, document)]
+    errors = [
+        *routing_errors(parsed.routing, document, catalog),
+        *money_errors(parsed, document, currency),
+    ]
     if errors:
         raise DocumentErrors(errors)
     routing = parsed.routing
@@ -278,65 +169,3 @@ def _budget(section: BudgetSection) -> Budget:
             for rung in sorted(section.ladder, key=lambda rung: rung.at)
         ),
     )
-
-
-def _tier_errors(
-    routing: RoutingSection, document: Document, catalog: ModelCatalog
-) -> list[DocumentError]:
-    errors = []
-    tiers = list(routing.tiers)
-
-    def check(path: tuple[str | int, ...], value: str | None, known: Sequence[str]) -> None:
-        if value is not None and value not in known:
-            near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
-            allowed = "known names are " + ", ".join(known)
-            errors.append(
-                document.error(("routing", *path), value, allowed, near[0] if near else None)
-            )
-
-    models = list(catalog)
-    for tier, names in routing.tiers.items():
-        for index, name in enumerate(names):
-            check(("tiers", tier, index), name, models)
-    for key in ("floor", "ceiling", "safe"):
-        check((key,), getattr(routing, key), tiers)
-    for index, rule in enumerate(routing.rules):
-        check(("rules", index, "floor"), rule.floor, tiers)
-        check(("rules", index, "ceiling"), rule.ceiling, tiers)
-        if rule.floor is rule.ceiling is rule.boundary is None:
-            allowed = "a rule has a floor, a ceiling or a boundary"
-            errors.append(document.error(("routing", "rules", index), "nothing", allowed))
-    for tier in routing.thresholds:
-        check(("thresholds", tier), tier, tiers[1:])
-    missing = [tier for tier in tiers[1:] if tier not in routing.thresholds]
-    rising = [routing.thresholds[tier] for tier in tiers[1:] if tier in routing.thresholds]
-    if missing:
-        allowed = f"each tier after the first has a threshold ({missing[0]} has none)"
-        errors.append(document.error(("routing", "thresholds"), routing.thresholds, allowed))
-    elif any(low >= high for low, high in zip(rising, rising[1:], strict=False)):
-        allowed = "thresholds rise from tier to tier"
-        errors.append(document.error(("routing", "thresholds"), routing.thresholds, allowed))
-    floor, ceiling = routing.floor or tiers[0], routing.ceiling or tiers[-1]
-    if floor in tiers and ceiling in tiers and tiers.index(floor) > tiers.index(ceiling):
-        allowed = f"the floor is at or below the ceiling ({ceiling})"
-        errors.append(document.error(("routing", "floor"), floor, allowed))
-    return errors
-
-
-def _money_errors(parsed: PolicyDocument, document: Document) -> list[DocumentError]:
-    budget = parsed.budget
-    if budget is None:
-        return []
-    errors = []
-    currency = parse_amount(budget.limit)[1]
-    if budget.overshoot and parse_amount(budget.overshoot)[1] != currency:
-        allowed = f"the overshoot is in the currency of the limit ({currency})"
-        errors.append(document.error(("budget", "overshoot"), budget.overshoot, allowed))
-    for index, rung in enumerate(budget.ladder):
-        path: tuple[str | int, ...] = ("budget", "ladder", index)
-        if (rung.ceiling is None) == (rung.action is None):
-            errors.append(document.error(path, "this rung", "a rung has a ceiling or an action"))
-        elif rung.ceiling is not None and rung.ceiling not in parsed.routing.tiers:
-            allowed = "known names are " + ", ".join(parsed.routing.tiers)
-            errors.append(document.error((*path, "ceiling"), rung.ceiling, allowed))
-    return errors

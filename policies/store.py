@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,9 +34,10 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 
 from policies.catalog import ModelCatalog
-from policies.document import Document, load_document
+from policies.document import load_document
 from policies.errors import DocumentErrors, PolicyConflict, UnknownPolicy
 from policies.policy import Policy, parse_policy
+from policies.tables import create_tables
 
 T = TypeVar("T")
 log = logging.getLogger("turnwise.policies")
@@ -73,6 +75,9 @@ def etag_of(version: int) -> str:
     return f'"v{version}"'
 
 
+_N_RACES = 5
+
+
 class PolicyStore:
     """Every tenant's live policy.
 
@@ -97,7 +102,7 @@ class PolicyStore:
         self._clock = clock
         self._files: dict[str, Policy] = {}
         self._put: dict[str, Policy] = {}
-        self._broken: set[tuple[str, int]] = set()
+        self._seen: dict[str, int] = {}  # the newest version looked at, broken ones too
 
     async def prepare(self, names: Sequence[str]) -> None:
         """Make the table, and load the named policy files and every stored version's newest.
@@ -106,7 +111,7 @@ class PolicyStore:
             DocumentErrors: a file has a wrong value.
             UnknownPolicy: a name has no file.
         """
-        await asyncio.to_thread(metadata.create_all, self._engine)
+        await asyncio.to_thread(create_tables, self._engine, metadata)
         for name in dict.fromkeys(names):
             self._files[name] = self._load_file(name)
         await self.refresh()
@@ -133,16 +138,41 @@ class PolicyStore:
         """
         return self._find_file(name)[0]
 
-    def check(self, text: str, source: str, *, name: str = "checked") -> Policy:
+    def check(
+        self, text: str, source: str, *, name: str = "checked", currency: str | None = None
+    ) -> Policy:
         """Return the policy of a document without storing it.
+
+        Args:
+            text: YAML or JSON.
+            source: what errors call it.
+            name: the policy's.
+            currency: of the tenant it is for; its budget must be in that or in USD. None for any.
 
         Raises:
             DocumentErrors: it has a wrong value.
         """
-        return parse_policy(load_document(text, source), self._catalog, name=name)
+        document = load_document(text, source)
+        return parse_policy(document, self._catalog, name=name, currency=currency)
+
+    def check_file(self, name: str, currency: str) -> Policy:
+        """Return the policy of a file, checked for a tenant that counts in this currency.
+
+        Raises:
+            UnknownPolicy: there is no such file.
+            DocumentErrors: it has a wrong value, or a budget in a third currency.
+        """
+        text, source = self._find_file(name)
+        return self.check(text, source, name=name, currency=currency)
 
     async def put(
-        self, tenant: str, text: str, *, name: str, if_match: str | None = None
+        self,
+        tenant: str,
+        text: str,
+        *,
+        name: str,
+        if_match: str | None = None,
+        currency: str | None = None,
     ) -> PolicyVersion:
         """Store a new version for the tenant and make it live in this process.
 
@@ -150,41 +180,45 @@ class PolicyStore:
             tenant: whose policy.
             text: YAML or JSON.
             name: the policy's name in labels.
-            if_match: the ETag the author read; None overwrites whatever stands.
+            if_match: the ETags the author read, as in HTTP; None overwrites whatever stands.
+            currency: the tenant's; a budget must be in that or in USD. None is not checked.
 
         Raises:
             DocumentErrors: it has a wrong value; the live policy stays.
             PolicyConflict: another version stands by now.
         """
-        self.check(text, f"policy of {tenant}", name=name)
+        # Parsing YAML is slow enough to be felt by the turns of the same process.
+        check = partial(self.check, text, f"policy of {tenant}", name=name, currency=currency)
+        await asyncio.to_thread(check)
+        now_us = round(self._clock().timestamp() * 1_000_000)
 
         def write(connection: Connection) -> PolicyVersion:
             newest = _newest(connection, tenant)
             standing = newest.version if newest else 0
-            if if_match is not None and if_match.strip() not in ("*", etag_of(standing)):
+            if if_match is not None and not _matches(if_match, standing):
                 raise PolicyConflict(etag_of(standing))
-            now_us = round(self._clock().timestamp() * 1_000_000)
             version = PolicyVersion(tenant, standing + 1, name, text, now_us)
-            connection.execute(
-                versions_table.insert().values(
-                    tenant=tenant,
-                    version=version.version,
-                    name=name,
-                    document=text,
-                    created_us=now_us,
-                )
-            )
+            values = {"tenant": tenant, "version": version.version, "name": name}
+            values |= {"document": text, "created_us": now_us}
+            connection.execute(versions_table.insert().values(values))
             return version
 
-        try:
-            version = await self._write(write)
-        except IntegrityError as error:  # another process took the same number
-            raise PolicyConflict(None) from error
-        self._adopt(version)
-        return version
+        for _ in range(_N_RACES):
+            try:
+                version = await self._write(write)
+            except IntegrityError:  # another process took the number: look again what stands
+                continue
+            self._adopt(version)
+            return version
+        raise PolicyConflict(None)
 
     async def rollback(
-        self, tenant: str, version: int, *, if_match: str | None = None
+        self,
+        tenant: str,
+        version: int,
+        *,
+        if_match: str | None = None,
+        currency: str | None = None,
     ) -> PolicyVersion:
         """Put an earlier version again, as a new one.
 
@@ -194,7 +228,9 @@ class PolicyStore:
         """
         for stored in await self.versions(tenant):
             if stored.version == version:
-                return await self.put(tenant, stored.text, name=stored.name, if_match=if_match)
+                return await self.put(
+                    tenant, stored.text, name=stored.name, if_match=if_match, currency=currency
+                )
         raise UnknownPolicy(f"{tenant} version {version}")
 
     async def versions(self, tenant: str) -> list[PolicyVersion]:
@@ -211,47 +247,48 @@ class PolicyStore:
         return await self._read(read)
 
     async def refresh(self) -> None:
-        """Adopt what other processes have put since; a broken version leaves the last good one."""
+        """Adopt what other processes have put since; a broken version leaves the last good one.
 
-        def read(connection: Connection) -> list[PolicyVersion]:
-            newest = (
-                select(versions_table.c.tenant, func.max(versions_table.c.version).label("version"))
-                .group_by(versions_table.c.tenant)
-                .subquery()
-            )
-            rows = connection.execute(
-                select(versions_table).join(
-                    newest,
-                    (versions_table.c.tenant == newest.c.tenant)
-                    & (versions_table.c.version == newest.c.version),
-                )
-            )
-            return [_version(row) for row in rows]
+        Asks for numbers alone, and only for the documents of those that are new here.
+        """
+        newest = func.max(versions_table.c.version).label("version")
+        numbers = select(versions_table.c.tenant, newest).group_by(versions_table.c.tenant)
 
-        stored = await self._read(read)
+        def read(connection: Connection) -> tuple[dict[str, int], list[PolicyVersion]]:
+            standing = {row.tenant: row.version for row in connection.execute(numbers)}
+            new = [t for t, version in standing.items() if self._seen.get(t, 0) < version]
+            found = (_newest(connection, tenant) for tenant in new)
+            return standing, [version for version in found if version is not None]
+
+        standing, stored = await self._read(read)
         for version in stored:
-            live = self._put.get(version.tenant)
-            if live is None or live.version != version.version:
+            # A put of this process may have overtaken the read.
+            if self._seen.get(version.tenant, 0) < version.version:
                 self._adopt(version)
-        for tenant in self._put.keys() - {version.tenant for version in stored}:
-            del self._put[tenant]
+        for tenant in self._put.keys() - standing.keys():
+            if self._seen[tenant] > 0 and not await self.versions(tenant):
+                self._put.pop(tenant, None)
+                self._seen.pop(tenant, None)
 
     def _adopt(self, version: PolicyVersion) -> None:
+        self._seen[version.tenant] = version.version
         try:
             document = load_document(version.text, f"policy of {version.tenant}")
             self._put[version.tenant] = parse_policy(
                 document, self._catalog, name=version.name, version=version.version
             )
         except DocumentErrors as error:
-            # A version stored under another catalogue may no longer hold; say so once.
-            if (version.tenant, version.version) not in self._broken:
-                self._broken.add((version.tenant, version.version))
-                log.error("stored policy version %d is not used: %s", version.version, error)
+            # A version stored under another catalogue may no longer hold; it is seen only once.
+            log.error(
+                "version %d of the policy of %s is not used: %s",
+                version.version,
+                version.tenant,
+                error,
+            )
 
     def _load_file(self, name: str) -> Policy:
         text, source = self._find_file(name)
-        document: Document = load_document(text, source)
-        return parse_policy(document, self._catalog, name=name)
+        return self.check(text, source, name=name)
 
     def _find_file(self, name: str) -> tuple[str, str]:
         for folder in self._folders:
@@ -281,6 +318,11 @@ class PolicyStore:
                 return act(connection)
 
         return await asyncio.to_thread(work)
+
+
+def _matches(if_match: str, standing: int) -> bool:
+    tags = [tag.strip() for tag in if_match.split(",")]
+    return "*" in tags or etag_of(standing) in tags
 
 
 def _newest(connection: Connection, tenant: str) -> PolicyVersion | None:
