@@ -38,7 +38,7 @@ from policies.tables import (
 
 T = TypeVar("T")
 _BATCH = 500
-_N_RACES = 5
+_N_RACES = 20
 GROUPS = ("day", "model", "tier", "tag", "end_user")
 
 

@@ -75,7 +75,7 @@ def etag_of(version: int) -> str:
     return f'"v{version}"'
 
 
-_N_RACES = 5
+_N_RACES = 20
 
 
 class PolicyStore:

@@ -20,6 +20,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -32,6 +33,7 @@ TOKENS = (
     "output_tokens",
     "reasoning_tokens",
 )
+_CREATION = 0x7475726E  # the lock's name among this database's advisory locks
 DIMENSIONS = ("tenant", "bucket_us", "model", "tier", "end_user", "tags", "currency")
 SUMS = ("requests", "attempts", "unpriced", *TOKENS, "usd_micro", "micro")
 
@@ -113,6 +115,9 @@ unbooked_table = Table(
 def create_tables(engine: Engine, tables: MetaData = metadata) -> None:
     """Make the tables where they are missing; several processes may do so at once."""
     with engine.begin() as connection:
+        if connection.dialect.name == "postgresql":
+            # IF NOT EXISTS alone still fails there when two processes create at once.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATION})
         for table in tables.sorted_tables:
             connection.execute(CreateTable(table, if_not_exists=True))
             for index in table.indexes:
