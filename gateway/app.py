@@ -198,7 +198,7 @@ async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis
         await stack.enter_async_context(child)
         await child.wait_ready()
     redis = open_redis(url)
-    stack.push_async_callback(redis.close_all)
+    stack.push_async_callback(redis.aclose)
     return redis
 
 
