@@ -99,7 +99,7 @@ class OnnxClassifier:
             task=task,
             domain=domain,
             difficulty=difficulty,
-            pii=has_pii(read.current),
+            pii=has_pii(message.text for message in messages),
             unsafe=unsafe >= UNSAFE_AT,
         )
         return Prediction(score, labels, needs_context, uncertainty, is_carried)
