@@ -8,6 +8,7 @@ set of all tenants, written once per process and tenant, lives in another.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -93,6 +94,7 @@ class Reservation:
     state: BudgetState
     is_settled: bool = False
     unsent: list[list[Any]] = field(default_factory=list)
+    turnstile: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
 class Ledger:
@@ -353,21 +355,23 @@ class Ledger:
         keys, tenant = reservation.keys, reservation.opening.tenant
         budget, period = reservation.budget, reservation.period
         names = [keys.spend, keys.open, keys.leases, keys.stream, keys.orphans]
-        while reservation.unsent:
-            closed = reservation.unsent[0]
-            try:
-                reply = await self._close(names, [*closed, self._lease_until(), ""])
-            except _UNAVAILABLE as error:
-                raise LedgerUnavailable("An entry cannot be closed now.") from error
-            if reservation.unsent and reservation.unsent[0] is closed:
+        # One sender at a time: a closing that arrives late must not open its next attempt again.
+        async with reservation.turnstile:
+            while reservation.unsent:
+                try:
+                    reply = await self._close(
+                        names, [*reservation.unsent[0], self._lease_until(), ""]
+                    )
+                except _UNAVAILABLE as error:
+                    raise LedgerUnavailable("An entry cannot be closed now.") from error
                 del reservation.unsent[0]
-            self.touched.add(tenant)
-            reservation.state = self._note_state(
-                tenant, keys, budget, period, reservation.state.currency, reply[1], reply[2]
-            )
-        self._unsent.pop(reservation.opening.request_id, None)
-        if reservation.is_settled:
-            self._live.pop(reservation.opening.id, None)
+                self.touched.add(tenant)
+                reservation.state = self._note_state(
+                    tenant, keys, budget, period, reservation.state.currency, reply[1], reply[2]
+                )
+            self._unsent.pop(reservation.opening.request_id, None)
+            if reservation.is_settled:
+                self._live.pop(reservation.opening.id, None)
 
     async def _close_orphan(self, tenant: str, blob: bytes, now: datetime) -> int:
         opening = dict(_opening_of(blob))

@@ -212,6 +212,29 @@ async def test_a_closing_that_redis_did_not_take_is_kept_and_sent_later_in_order
     assert [(entry["n"], entry["model"]) for entry in entries] == [(1, "gpt"), (2, "claude")]
 
 
+async def test_two_senders_of_one_closing_count_it_once(
+    ledger: Ledger, redis: Redis, opening: Opening, closing: Closing
+) -> None:
+    held = await ledger.reserve(opening(n=1), BUDGET, 1_000)
+    await asyncio.gather(
+        ledger.next_attempt(held, closing(1, "failed"), opening(n=2)),
+        ledger.settle(held, closing(20), {}),
+        ledger.send_unsent(),
+        ledger.send_unsent(),
+    )
+    state = await ledger.state("acme", BUDGET, "INR")
+    assert (state.settled_micro, state.reserved_micro) == (21, 0)
+    assert await redis.hlen(ledger_keys("acme").open) == 0
+    assert [record["entry"]["n"] for record in await records_of(redis)] == [1, 2]
+
+
+async def test_a_budget_in_a_third_currency_holds_nothing_and_says_why(
+    ledger: Ledger, opening: Opening
+) -> None:
+    with pytest.raises(LedgerUnavailable, match="The budget is in EUR, but acme counts in INR"):
+        await ledger.reserve(opening(), Budget(1_000, "EUR"), 1)
+
+
 async def test_a_reply_that_was_lost_does_not_count_twice(
     ledger: Ledger, redis: Redis, opening: Opening, closing: Closing
 ) -> None:
