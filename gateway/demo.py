@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from urllib.parse import quote
 import orjson
 
 from gateway.demo_client import GatewayClient, GatewayUnusable, StreamedReply
-from gateway.demo_trace import TOOLS, TraceConversation, load_trace
+from gateway.demo_trace import TOOLS, TraceConversation, load_trace, queues_of
 
 # As OpenAI's own clients do: two more tries after a refusal that may pass.
 _N_TRIES, _BACKOFF_S = 3, 0.5
@@ -58,9 +58,9 @@ class DemoOptions:
     """
 
     n_at_once: int = 8
-    max_completion_tokens: int = 32
+    max_completion_tokens: int = 24
     context_tokens: int = 512
-    limit_s: float = 50.0
+    limit_s: float = 45.0
     turn_timeout_s: float = 45.0
     use_cache: bool = False
 
@@ -69,7 +69,8 @@ class DemoOptions:
 class DemoRun:
     """What happened; filled while the trace is replayed.
 
-    `retried` counts refusals, by error code, after which a turn was tried again.
+    `n_replayed` user turns were sent; `retried` counts refusals, by error code, that were followed
+    by another try.
     `ends` maps `floor` and `ceiling` to the catalogue names that serve `auto:fast` and `auto:best`.
     `ledger` is what GET /v1/costs gained during the run, None where it could not be read.
     """
@@ -80,6 +81,7 @@ class DemoRun:
     options: DemoOptions
     n_conversations: int
     n_turns: int
+    n_replayed: int = 0
     answers: list[Answer] = field(default_factory=list)
     retried: Counter[str] = field(default_factory=Counter)
     facts: list[FactCheck] = field(default_factory=list)
@@ -141,18 +143,22 @@ class _Replay:
         self._on_turn = on_turn
 
     async def all(self, trace: Sequence[TraceConversation]) -> None:
-        """Replay every conversation; the longest start first, so that none is left at the end."""
-        waiting = sorted(trace, key=lambda conversation: len(conversation.turns), reverse=True)
-        waiting.reverse()
-        self._started_s = perf_counter()
+        """Replay every conversation, or as many as the time allows.
 
-        async def worker() -> None:
-            while waiting and not self._is_late():
-                await self._conversation(waiting.pop())
+        Half of those at once are long chats while there are any, so that none is left for the end;
+        the rest takes the languages in turn, so that a replay cut short still has them all.
+        """
+        self._started_s = perf_counter()
+        n_at_once = min(self._options.n_at_once, len(trace))
+        long, short = queues_of(trace)
+
+        async def worker(mine: deque[TraceConversation], other: deque[TraceConversation]) -> None:
+            while (mine or other) and not self._is_late():
+                await self._conversation((mine or other).popleft())
 
         async with asyncio.TaskGroup() as group:
-            for _ in range(min(self._options.n_at_once, len(waiting))):
-                group.create_task(worker())
+            for index in range(n_at_once):
+                group.create_task(worker(*((long, short) if index % 2 else (short, long))))
         self._run.wall_s = perf_counter() - self._started_s
 
     def _is_late(self) -> bool:
@@ -172,6 +178,7 @@ class _Replay:
             reply = await self._turn(conversation, name, messages)
             if reply.tool_calls and reply.error is None:
                 await self._turn(conversation, name, _tool_results(reply))
+            self._run.n_replayed += 1
             self._on_turn()
 
     async def _turn(

@@ -61,6 +61,7 @@ class Waiting:
 class Report:
     """Everything the demo prints.
 
+    `n_unsent` turns were left when the time was up; each tool call brings an answer more.
     `cost` is the sum of the answers' `usage.cost_details`: USD, and the tenant's currency.
     `ledger` is what GET /v1/costs gained meanwhile: the same number where nobody else used the key.
     `overhead_s` are the gateway's own percentiles from `x-turnwise-overhead-ms`.
@@ -71,6 +72,7 @@ class Report:
     n_conversations: int
     n_turns: int
     n_answered: int
+    n_unsent: int
     errors: dict[str, int]
     retried: dict[str, int]
     mix: tuple[MixRow, ...]
@@ -111,6 +113,7 @@ def report_of(run: DemoRun, catalog: ModelCatalog) -> Report:
         n_conversations=run.n_conversations,
         n_turns=run.n_turns,
         n_answered=len(answered),
+        n_unsent=run.n_turns - run.n_replayed,
         errors=dict(failed),
         retried=dict(run.retried),
         mix=_mix(answered),

@@ -38,6 +38,8 @@ def _head(report: Report) -> str:
         f"{report.n_answered} answers to {report.n_turns} user turns in {report.n_conversations} "
         f"conversations, {report.wall_s:.1f} s, against {report.base_url}"
     ]
+    if report.n_unsent:
+        lines.append(f"  {report.n_unsent} turns were not sent: the time was up (see --limit-s)")
     for code, count in report.errors.items():
         lines.append(f"  not answered: {count} x {code}")
     for code, count in report.retried.items():

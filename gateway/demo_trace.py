@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import orjson
+
+_N_LONG_TURNS = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,20 @@ def load_trace(path: Path | None = None) -> list[TraceConversation]:
 def _conversation_of(record: dict[str, Any]) -> TraceConversation:
     lists = {name: tuple(record.get(name, ())) for name in ("turns", "tools")}
     return TraceConversation(**{**record, **lists})
+
+
+def queues_of(
+    trace: Sequence[TraceConversation],
+) -> tuple[deque[TraceConversation], deque[TraceConversation]]:
+    """Return the long chats, longest first, and the others, one of each language at a time."""
+    long = [each for each in trace if len(each.turns) >= _N_LONG_TURNS]
+    short = [each for each in trace if len(each.turns) < _N_LONG_TURNS]
+    ranks: Counter[str] = Counter()
+    places = []
+    for each in short:
+        places.append(ranks[each.language])
+        ranks[each.language] += 1
+    in_turn = [
+        each for _, each in sorted(zip(places, short, strict=True), key=lambda pair: pair[0])
+    ]
+    return deque(sorted(long, key=lambda each: -len(each.turns))), deque(in_turn)

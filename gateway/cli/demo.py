@@ -37,7 +37,7 @@ def demo(
     ] = None,
     limit_s: Annotated[
         float, typer.Option(help="No further turn starts after this many seconds.", min=1)
-    ] = 50.0,
+    ] = 45.0,
     at_once: Annotated[int, typer.Option(help="Conversations at once.", min=1, max=64)] = 8,
     cache: Annotated[bool, typer.Option("--cache", help="Let the response cache answer.")] = False,
     as_json: JsonFlag = False,

@@ -19,7 +19,7 @@ from gateway.demo import DemoOptions, DemoRun, FactCheck, run_demo, where_found
 from gateway.demo_client import GatewayUnusable, StreamedReply, sse_data
 from gateway.demo_report import compared, percentiles, report_of
 from gateway.demo_text import table, text_of
-from gateway.demo_trace import TOOLS, TraceConversation, load_trace
+from gateway.demo_trace import TOOLS, TraceConversation, load_trace, queues_of
 from policies.catalog import ModelCatalog, ModelSpec, Price
 from policies.usage import Usage
 
@@ -346,7 +346,25 @@ async def test_after_the_limit_no_further_turn_starts() -> None:
     run = await replayed(FakeGateway(), HELLO, options=DemoOptions(limit_s=-1))
 
     assert run.answers == []
-    assert "0 answers to 2 user turns" in text_of(report_of(run, CATALOG))
+    text = text_of(report_of(run, CATALOG))
+    assert "0 answers to 2 user turns" in text
+    assert "2 turns were not sent" in text
+
+
+def test_a_replay_cut_short_has_every_language_and_the_longest_chats() -> None:
+    long, short = queues_of(load_trace())
+
+    assert {each.language for each in list(short)[:7]} == {
+        "en",
+        "hi",
+        "hi-Latn",
+        "ta",
+        "te",
+        "bn",
+        "mr",
+    }
+    assert len(long[0].turns) == max(len(each.turns) for each in load_trace())
+    assert len(long) + len(short) == len(load_trace())
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
