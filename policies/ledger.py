@@ -8,9 +8,7 @@ set of all tenants, written once per process and tenant, lives in another.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -30,6 +28,7 @@ from policies.entry import (
     orphan_records,
 )
 from policies.errors import BudgetExceeded, LedgerUnavailable
+from policies.reservation import LedgerKeys, Reservation, ledger_keys, state_of
 
 __all__ = [
     "EntryClosing",
@@ -53,48 +52,6 @@ _ORPHAN_S = 86_400  # how long the true end of an orphan may come late and still
 _MAX_EXACT = 2**53 - 1  # Lua counts in doubles
 _SEED_ATTEMPTS = 5
 _UNAVAILABLE = (RedisError, OSError, TimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerKeys:
-    """The Redis keys of one tenant's money, in one hash slot."""
-
-    spend: str
-    open: str
-    leases: str
-    stream: str
-    orphans: str
-
-
-def ledger_keys(tenant: str, period_key: str = "", currency: str = "") -> LedgerKeys:
-    """Return the keys of a tenant; `spend` is the counter of one budget period."""
-    base = f"tw:{{t:{tenant}}}:"
-    return LedgerKeys(
-        f"{base}spend:{currency}:{period_key}",
-        f"{base}entries",
-        f"{base}leases",
-        f"{base}ledger",
-        f"{base}orphans",
-    )
-
-
-@dataclass(slots=True, weakref_slot=True, eq=False)
-class Reservation:
-    """Money held for a turn, and the entry that is open now; `state` is as of the last script.
-
-    `unsent` are closings that Redis did not take yet, oldest first. An owner that lets go of a
-    reservation without settling it lets its lease run out.
-    """
-
-    opening: EntryOpening
-    keys: LedgerKeys
-    budget: Budget | None
-    period: Period
-    hold_micro: int
-    state: BudgetState
-    is_settled: bool = False
-    unsent: list[list[Any]] = field(default_factory=list)
-    turnstile: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
 
 
 class Ledger:
@@ -239,7 +196,7 @@ class Ledger:
         currency = budget.currency if budget else currency
         spend, at_s, known = self._states.get(tenant, ("", 0.0, None))
         if known and spend == keys.spend and self._clock().timestamp() - at_s < max_age_s:
-            return _state(budget, period, currency, known.settled_micro, known.reserved_micro)
+            return state_of(budget, period, currency, known.settled_micro, known.reserved_micro)
         try:
             counts = await self._redis.hmget(keys.spend, ["settled", "reserved"])
             settled, reserved = (int(count or 0) for count in counts)
@@ -406,7 +363,7 @@ class Ledger:
         settled: int,
         reserved: int,
     ) -> BudgetState:
-        state = _state(budget, period, currency, settled, reserved)
+        state = state_of(budget, period, currency, settled, reserved)
         self._states[tenant] = (keys.spend, self._clock().timestamp(), state)
         return state
 
@@ -431,16 +388,3 @@ def _lua(name: str) -> str:
 def _opening_of(blob: bytes) -> Mapping[str, Any]:
     opening: Mapping[str, Any] = orjson.loads(blob.partition(b"|")[2])
     return opening
-
-
-def _state(
-    budget: Budget | None, period: Period, currency: str, settled: int, reserved: int
-) -> BudgetState:
-    return BudgetState(
-        limit_micro=budget.limit_micro if budget else None,
-        settled_micro=settled,
-        reserved_micro=reserved,
-        currency=currency,
-        period=budget.period if budget else None,
-        resets_at=period.end if budget else None,
-    )

@@ -1,0 +1,66 @@
+"""Reservation: money held for a turn, and the Redis keys that it is held under."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from policies.budget import Budget, BudgetState, Period
+from policies.entry import EntryOpening
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKeys:
+    """The Redis keys of one tenant's money, in one hash slot."""
+
+    spend: str
+    open: str
+    leases: str
+    stream: str
+    orphans: str
+
+
+def ledger_keys(tenant: str, period_key: str = "", currency: str = "") -> LedgerKeys:
+    """Return the keys of a tenant; `spend` is the counter of one budget period."""
+    base = f"tw:{{t:{tenant}}}:"
+    return LedgerKeys(
+        f"{base}spend:{currency}:{period_key}",
+        f"{base}entries",
+        f"{base}leases",
+        f"{base}ledger",
+        f"{base}orphans",
+    )
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Reservation:
+    """Money held for a turn, and the entry that is open now; `state` is as of the last script.
+
+    `unsent` are closings that Redis did not take yet, oldest first. An owner that lets go of a
+    reservation without settling it lets its lease run out.
+    """
+
+    opening: EntryOpening
+    keys: LedgerKeys
+    budget: Budget | None
+    period: Period
+    hold_micro: int
+    state: BudgetState
+    is_settled: bool = False
+    unsent: list[list[Any]] = field(default_factory=list)
+    turnstile: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
+
+
+def state_of(
+    budget: Budget | None, period: Period, currency: str, settled: int, reserved: int
+) -> BudgetState:
+    """Return the state of a budget, or of a tenant without one, from its two counters."""
+    return BudgetState(
+        limit_micro=budget.limit_micro if budget else None,
+        settled_micro=settled,
+        reserved_micro=reserved,
+        currency=currency,
+        period=budget.period if budget else None,
+        resets_at=period.end if budget else None,
+    )
