@@ -114,6 +114,10 @@ def running(
                 child.kill()
 
 
+def is_up(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def wait_for(url: str, log: Path, process: psutil.Process, key: str, limit_s: float = 180) -> None:
     deadline_s = time.monotonic() + limit_s
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {key}"})
@@ -124,7 +128,7 @@ def wait_for(url: str, log: Path, process: psutil.Process, key: str, limit_s: fl
                     return
         except OSError:
             pass
-        if not process.is_running() or time.monotonic() > deadline_s:
+        if not is_up(process) or time.monotonic() > deadline_s:
             sys.exit(f"{url} does not answer; the end of {log}:\n{log.read_text()[-3000:]}")
         time.sleep(0.2)
 
@@ -328,7 +332,7 @@ def run_shape(
 
 def wait_for_port(port: int, process: psutil.Process) -> None:
     deadline_s = time.monotonic() + 10
-    while time.monotonic() < deadline_s and process.is_running():
+    while time.monotonic() < deadline_s and is_up(process):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
