@@ -30,8 +30,8 @@ class Shares:
     past it, or past the window, the conversation is folded and the other bounds count.
     """
 
-    tail: float = 0.2
-    summary: float = 0.08
+    tail: float = 0.12
+    summary: float = 0.05
     verbatim_tokens: int = 24_000
     tail_tokens: int = 8_000
     summary_tokens: int = 1_000
