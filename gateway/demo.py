@@ -146,7 +146,7 @@ class _Replay:
         """Replay every conversation, or as many as the time allows.
 
         Half of those at once are long chats while there are any, so that none is left for the end;
-        the rest takes the languages in turn, so that a replay cut short still has them all.
+        the rest takes languages and kinds in turn, so that a replay cut short still has them all.
         """
         self._started_s = perf_counter()
         n_at_once = min(self._options.n_at_once, len(trace))

@@ -73,15 +73,15 @@ def _conversation_of(record: dict[str, Any]) -> TraceConversation:
 def queues_of(
     trace: Sequence[TraceConversation],
 ) -> tuple[deque[TraceConversation], deque[TraceConversation]]:
-    """Return the long chats, longest first, and the others, one of each language at a time."""
+    """Return the long chats, longest first, and the others, one of each language and kind at a time."""
     long = [each for each in trace if len(each.turns) >= _N_LONG_TURNS]
     short = [each for each in trace if len(each.turns) < _N_LONG_TURNS]
-    ranks: Counter[str] = Counter()
-    places = []
+    seen: Counter[tuple[str, str]] = Counter()
+    rounds = []
     for each in short:
-        places.append(ranks[each.language])
-        ranks[each.language] += 1
+        rounds.append(seen[each.language, each.kind])
+        seen[each.language, each.kind] += 1
     in_turn = [
-        each for _, each in sorted(zip(places, short, strict=True), key=lambda pair: pair[0])
+        each for _, each in sorted(zip(rounds, short, strict=True), key=lambda pair: pair[0])
     ]
     return deque(sorted(long, key=lambda each: -len(each.turns))), deque(in_turn)

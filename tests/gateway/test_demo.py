@@ -351,20 +351,15 @@ async def test_after_the_limit_no_further_turn_starts() -> None:
     assert "2 turns were not sent" in text
 
 
-def test_a_replay_cut_short_has_every_language_and_the_longest_chats() -> None:
-    long, short = queues_of(load_trace())
+def test_a_replay_cut_short_has_every_language_and_kind_and_the_longest_chats() -> None:
+    trace = load_trace()
 
-    assert {each.language for each in list(short)[:7]} == {
-        "en",
-        "hi",
-        "hi-Latn",
-        "ta",
-        "te",
-        "bn",
-        "mr",
-    }
-    assert len(long[0].turns) == max(len(each.turns) for each in load_trace())
-    assert len(long) + len(short) == len(load_trace())
+    long, short = queues_of(trace)
+
+    pairs = {(each.language, each.kind) for each in short}
+    assert {(each.language, each.kind) for each in list(short)[: len(pairs)]} == pairs
+    assert len(long[0].turns) == max(len(each.turns) for each in trace)
+    assert len(long) + len(short) == len(trace)
 
 
 def test_percentiles_are_values_that_were_measured() -> None:
