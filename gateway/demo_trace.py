@@ -73,15 +73,13 @@ def _conversation_of(record: dict[str, Any]) -> TraceConversation:
 def queues_of(
     trace: Sequence[TraceConversation],
 ) -> tuple[deque[TraceConversation], deque[TraceConversation]]:
-    """Return the long chats, longest first, and the others, one of each language and kind at a time."""
+    """Return the long chats, longest first, and the others, languages and kinds in turn."""
     long = [each for each in trace if len(each.turns) >= _N_LONG_TURNS]
     short = [each for each in trace if len(each.turns) < _N_LONG_TURNS]
     seen: Counter[tuple[str, str]] = Counter()
-    rounds = []
+    rounds: list[tuple[int, TraceConversation]] = []
     for each in short:
-        rounds.append(seen[each.language, each.kind])
+        rounds.append((seen[each.language, each.kind], each))
         seen[each.language, each.kind] += 1
-    in_turn = [
-        each for _, each in sorted(zip(rounds, short, strict=True), key=lambda pair: pair[0])
-    ]
-    return deque(sorted(long, key=lambda each: -len(each.turns))), deque(in_turn)
+    rounds.sort(key=lambda pair: pair[0])
+    return deque(sorted(long, key=lambda each: -len(each.turns))), deque(each for _, each in rounds)
