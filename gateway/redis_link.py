@@ -27,8 +27,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 log = logging.getLogger("turnwise.redis")
 _PROBE_EVERY_S = 0.25
 _MAX_WAITING = 20_000
-# A late timer may be our own fault: a busy event loop has not looked at the socket yet.
+# A reply may be late by our own fault: a busy event loop has not looked at the socket yet, or a
+# starved machine lets neither us nor Redis run. How late our own timer is tells how much.
 _GRACE_S = 0.005
+_LONGEST_GRACE_S = 0.5
 _NOTHING_YET = object()
 FAILURES = (RedisConnectionError, RedisTimeoutError, OSError, TimeoutError)
 
@@ -267,7 +269,9 @@ class _Wire(asyncio.Protocol):
         if first.deadline_s > now_s:
             self._timer = self._loop.call_at(first.deadline_s, self._look)
         else:
-            self._timer = self._loop.call_later(_GRACE_S, self._expire, first)
+            late_s = now_s - first.deadline_s
+            grace_s = min(max(_GRACE_S, 3 * late_s), _LONGEST_GRACE_S)
+            self._timer = self._loop.call_later(grace_s, self._expire, first)
 
     def _expire(self, late: _Waiting) -> None:
         self._timer = None
