@@ -237,7 +237,8 @@ class _Replay:
             body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
             status, answer = await self._client.json("POST", "/v1/route", json=body)
             if status in (401, 403):
-                raise GatewayUnusable(f"{self._run.base_url} refuses the key: {answer}")
+                said = ((answer or {}).get("error") or {}).get("message", f"status {status}")
+                raise GatewayUnusable(f"{self._run.base_url} refuses the key: {said}")
             if status == 200:
                 ends[end] = answer["decision"]["model"]
         return ends
