@@ -189,7 +189,7 @@ def page_count(config: EngineConfig, shape: ModelShape, context_tokens: int) -> 
     return int(min(affordable, max(needed, per_context * config.max_running)))
 
 
-def load_engine(config: EngineConfig) -> Engine:
+def load_engine(config: EngineConfig, *, clock_s: Callable[[], float] = time.monotonic) -> Engine:
     """Return an engine over the model that the configuration names.
 
     Raises:
@@ -198,4 +198,4 @@ def load_engine(config: EngineConfig) -> Engine:
     torch.set_num_threads(config.n_threads)
     folder = find_model(config.model)
     shape = load_shape(folder)
-    return Engine(config, Model(shape, load_weights(folder, config.quantize)))
+    return Engine(config, Model(shape, load_weights(folder, config.quantize)), clock_s=clock_s)

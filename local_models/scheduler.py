@@ -216,23 +216,30 @@ class Scheduler:
         return has_slot and self._reserved_pages + worst <= self.pool.n_pages
 
     def _make_room(self, candidate: Sequence) -> bool:
-        """Preempt the newest sequences of the largest other scope, if that scope is over its part.
+        """Preempt the newest sequences of the scope that runs most, until the candidate fits.
 
-        Only a scope that runs nothing may push others out, so that two scopes never trade places
-        without end.
+        Only a scope that runs nothing may push, and only a scope that keeps something running is
+        pushed, so that two scopes never trade places without end.
         """
         if self._scope_slots.get(candidate.scope, 0):
             return False
-        scopes = len(self._scope_slots) + 1
-        fair_pages = self.pool.n_pages / scopes
-        while not self._fits(candidate):
-            largest = max(self._scope_pages, key=self._scope_pages.__getitem__, default=None)
-            if largest is None or self._scope_pages[largest] <= fair_pages:
-                fair_slots = self.config.max_running / scopes
-                largest = max(self._scope_slots, key=self._scope_slots.__getitem__, default=None)
-                if largest is None or self._scope_slots[largest] <= fair_slots:
-                    return False
-            self.preempt(next(s for s in reversed(self.running) if s.scope == largest))
+        victims = []
+        slots = len(self.running) + 1 - self.config.max_running
+        pages = self._reserved_pages + self._worst_pages(candidate) - self.pool.n_pages
+        left = dict(self._scope_slots)
+        for sequence in reversed(self.running):
+            if slots <= 0 and pages <= 0:
+                break
+            if left[sequence.scope] < 2 or left[sequence.scope] < max(left.values()):
+                continue
+            left[sequence.scope] -= 1
+            victims.append(sequence)
+            slots -= 1
+            pages -= self._worst_pages(sequence)
+        if slots > 0 or pages > 0:
+            return False
+        for sequence in victims:
+            self.preempt(sequence)
         return True
 
     def _start(self, sequence: Sequence) -> None:
