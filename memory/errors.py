@@ -11,7 +11,9 @@
     ├── TipConflict              the conversation moved on; carries the new tip     409
     ├── IdempotencyMismatch      the key was used before with another body          422
     ├── ContextTooLarge          the last message alone does not fit the window     400
-    └── EmbedderBusy             too many wait for the encoder; recall goes without
+    ├── EmbedderBusy             too many wait for the encoder; recall goes without
+    ├── Journaled                Redis is away; the append waits in the local journal
+    └── JournalFull              Redis is away and the journal has no room either
 
 Redis errors pass through untouched: the gateway answers without memory and says so.
 """
@@ -103,3 +105,21 @@ class EmbedderBusy(MemoryFault):
     def __init__(self, n_waiting: int) -> None:
         super().__init__(f"{n_waiting} callers wait for the encoder already")
         self.n_waiting = n_waiting
+
+
+class Journaled(MemoryFault, ConnectionError):
+    """Redis did not take the append; it is safe in the local journal and will be replayed.
+
+    Also a ConnectionError, so that whoever survives a Redis that is away survives this.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the append waits in the local journal until Redis is back")
+
+
+class JournalFull(MemoryFault, ConnectionError):
+    """Redis did not take the append, and the journal holds `max_bytes` already."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"the local journal holds its {max_bytes} bytes already")
+        self.max_bytes = max_bytes

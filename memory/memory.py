@@ -16,7 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Self
+
+from redis.exceptions import RedisError
 
 from memory.building import ContextRequest, context_of, query_of
 from memory.context import Shares
@@ -24,16 +27,18 @@ from memory.conversation import Context, Conversation, Item, Message
 from memory.counting import TokenCounter
 from memory.embedder import Encoding
 from memory.embedding_cache import EmbeddingCache
-from memory.errors import ConversationNotFound, EmbedderBusy
+from memory.errors import ConversationNotFound, EmbedderBusy, Journaled, MemoryFault
 from memory.history import Recognised, recognise
+from memory.journal import Journal, JournalEntry
 from memory.keys import check_conversation_id, is_ours
 from memory.recall import RecallWeights
-from memory.records import Draft
+from memory.records import Draft, milliseconds_of, time_of
 from memory.remembered import Remembered
 from memory.store import Appended, ConversationStore, Loaded
 from memory.vector_keeper import VectorKeeper
 from memory.vector_store import VectorStore
 
+STORE_FAILURES = (RedisError, OSError, TimeoutError)
 _EPOCH = datetime.fromtimestamp(0, UTC)
 _LOAD_ITEMS = 2000
 _INLINE_ITEMS = 100
@@ -52,6 +57,7 @@ class MemoryConfig:
     cache_tokens: int = 1_000_000
     vectors_from_tokens: int = 800
     query_patience_s: float = 0.1
+    replay_every_s: float = 1.0
     max_conversations: int = 5000
     shares: Shares = field(default_factory=Shares)
     recall: RecallWeights = field(default_factory=RecallWeights)
@@ -99,6 +105,7 @@ class Memory:
         config: bounds and weights.
         encodings: the process's embedding cache, for recall by meaning.
         vectors: where vectors are kept for the next process.
+        journal: takes the appends that Redis does not.
         on_failure: told of every failure that a turn survives, to be counted.
     """
 
@@ -109,11 +116,13 @@ class Memory:
         *,
         encodings: EmbeddingCache | None = None,
         vectors: VectorStore | None = None,
+        journal: Journal | None = None,
         on_failure: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.config = config or MemoryConfig()
         self._encodings = encodings
+        self._journal = journal
         self._on_failure = on_failure
         self._keeper = VectorKeeper(encodings.embedder, vectors, on_failure) if encodings else None
         self._background = asyncio.TaskGroup()
@@ -127,6 +136,8 @@ class Memory:
         await self._background.__aenter__()
         if self._keeper is not None:
             self._tasks.append(self._background.create_task(self._keeper.run()))
+        if self._journal is not None:
+            self._tasks.append(self._background.create_task(self._replay_forever(self._journal)))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -136,7 +147,9 @@ class Memory:
         await self.close()
 
     async def close(self) -> None:
-        """Stop the worker thread; safe to call twice."""
+        """Stop the worker threads; safe to call twice."""
+        if self._journal is not None:
+            await self._journal.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def open(
@@ -260,26 +273,106 @@ class Memory:
             ConversationDeleted, TipConflict, IdempotencyMismatch, InvalidItem: as they say.
         """
         before = opened.conversation
-        appended = await self.store.append_all(
-            before.tenant,
-            before.id,
-            messages,
-            idempotency_key=idempotency_key,
-            expected_tip=expected_tip,
-            expected_generation=opened.generation,
-            parent=parent,
-            create="never" if opened.exists else "missing",
-            instructions=None if instructions == before.instructions else instructions,
-            metadata=metadata,
+        journal = self._journal
+        said_at = self.store.now()
+        if idempotency_key is None and journal is not None:
+            idempotency_key = self.store.new_key()  # replaying must not double what was stored
+
+        entry = partial(
+            JournalEntry,
+            tenant=before.tenant,
+            conversation_id=before.id,
+            idempotency_key=idempotency_key or "",
+            at_ms=milliseconds_of(said_at),
+            may_create=not opened.exists,
+            generation=opened.generation,
+            instructions=instructions,
+            metadata=None if metadata is None else dict(metadata),
             retention_s=retention_s,
         )
+        if journal is not None and journal.holds(before.tenant, before.id):
+            await journal.write(entry(drafts=_drafts_to_wire(messages)))
+            raise Journaled
+        try:
+            appended = await self.store.append_all(
+                before.tenant,
+                before.id,
+                messages,
+                idempotency_key=idempotency_key,
+                expected_tip=expected_tip,
+                expected_generation=opened.generation,
+                parent=parent,
+                create="never" if opened.exists else "missing",
+                instructions=None if instructions == before.instructions else instructions,
+                metadata=metadata,
+                retention_s=retention_s,
+                at=said_at,
+            )
+        except STORE_FAILURES as error:
+            if journal is None or expected_tip is not None or parent is not None:
+                raise
+            await journal.write(entry(drafts=_drafts_to_wire(messages)))
+            raise Journaled from error
         self._advance(opened, appended, instructions, metadata)
         return list(appended.items)
+
+    async def post(
+        self,
+        tenant: str,
+        conversation_id: str,
+        messages: Sequence[Message | Draft],
+        *,
+        idempotency_key: str | None = None,
+    ) -> list[Item]:
+        """Append to a conversation that exists, and make it findable by meaning at once.
+
+        Raises:
+            ConversationNotFound, IdempotencyMismatch, InvalidItem: as they say.
+        """
+        opened = await self.open(tenant, conversation_id)
+        return await self.append(opened, messages, idempotency_key=idempotency_key)
 
     async def delete(self, tenant: str, conversation_id: str) -> bool:
         """Delete a conversation and this process's copy of it; False if there was none."""
         self._forget(tenant, conversation_id)
         return await self.store.delete(tenant, conversation_id)
+
+    async def replay(self) -> int:
+        """Bring the appends that wait in the journal to Redis; return how many.
+
+        Raises:
+            RedisError, OSError, TimeoutError: if Redis is still away; nothing is lost.
+        """
+        if self._journal is None:
+            return 0
+        return await self._journal.replay(self._replay_entry)
+
+    async def _replay_entry(self, entry: JournalEntry) -> None:
+        try:
+            await self.store.append_all(
+                entry.tenant,
+                entry.conversation_id,
+                entry.messages(),
+                idempotency_key=entry.idempotency_key,
+                expected_generation=entry.generation,
+                create="missing" if entry.may_create else "never",
+                instructions=entry.instructions,
+                metadata=entry.metadata,
+                retention_s=entry.retention_s,
+                at=time_of(entry.at_ms),
+            )
+        except MemoryFault as error:
+            # Deleted or never made: there is no place for it any more.
+            self._on_failure(error)
+
+    async def _replay_forever(self, journal: Journal) -> None:
+        while True:
+            try:
+                await self.replay()
+            except STORE_FAILURES as error:
+                if not journal.is_empty:
+                    self._on_failure(error)
+            await asyncio.sleep(self.config.replay_every_s)
 
     async def _query_encoding(
         self, opened: OpenConversation, wanted: ContextRequest, patience_s: float
@@ -377,6 +470,11 @@ class Memory:
                 self._counters.popitem(last=False)
         self._counters.move_to_end(count_tokens)
         return counter
+
+
+def _drafts_to_wire(messages: Sequence[Message | Draft]) -> list[dict[str, Any]]:
+    drafts = [m if isinstance(m, Draft) else Draft(m) for m in messages]
+    return [{"m": draft.message.to_wire(), "d": dict(draft.metadata)} for draft in drafts]
 
 
 def blank(tenant: str, conversation_id: str) -> OpenConversation:

@@ -135,6 +135,14 @@ class ConversationStore:
         self._update = script_of(redis, "update")
         self._delete = script_of(redis, "delete")
 
+    def new_key(self) -> str:
+        """Return a fresh idempotency key."""
+        return f"auto-{self._new_id()}"
+
+    def now(self) -> datetime:
+        """Return the time now, aware UTC."""
+        return self._clock()
+
     async def create(
         self,
         tenant: str,
