@@ -2,9 +2,11 @@
 
 from memory.conversation import Context, Conversation, Item, Message, message_from_wire
 from memory.history import Recognised, recognise
-from memory.memory import Memory, MemoryConfig, OpenConversation
+from memory.memory import Memory, MemoryConfig
+from memory.opened import OpenConversation
 from memory.records import Draft
-from memory.store import ConversationStore, ItemPage
+from memory.replies import ItemPage
+from memory.store import ConversationStore
 
 __all__ = [
     "Context",

@@ -15,7 +15,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Self
 
@@ -23,23 +22,26 @@ from redis.exceptions import RedisError
 
 from memory.building import ContextRequest, context_of, query_of
 from memory.context import Shares
-from memory.conversation import Context, Conversation, Item, Message
+from memory.conversation import Context, Item, Message
 from memory.counting import TokenCounter
 from memory.embedder import Encoding
 from memory.embedding_cache import EmbeddingCache
 from memory.errors import ConversationNotFound, EmbedderBusy, Journaled, MemoryFault
-from memory.history import Recognised, recognise
 from memory.journal import Journal, JournalEntry
-from memory.keys import check_conversation_id, is_ours
+from memory.keys import is_ours
+from memory.opened import OpenConversation, blank
 from memory.recall import RecallWeights
 from memory.records import Draft, milliseconds_of, time_of
 from memory.remembered import Remembered
-from memory.store import Appended, ConversationStore, Loaded
+from memory.replies import Appended, Loaded
+from memory.shelf import Shelf
+from memory.store import ConversationStore
 from memory.vector_keeper import VectorKeeper
 from memory.vector_store import VectorStore
 
+__all__ = ["STORE_FAILURES", "Memory", "MemoryConfig", "OpenConversation"]
+
 STORE_FAILURES = (RedisError, OSError, TimeoutError)
-_EPOCH = datetime.fromtimestamp(0, UTC)
 _LOAD_ITEMS = 2000
 _INLINE_ITEMS = 100
 _MAX_COUNTERS = 16
@@ -61,37 +63,6 @@ class MemoryConfig:
     max_conversations: int = 5000
     shares: Shares = field(default_factory=Shares)
     recall: RecallWeights = field(default_factory=RecallWeights)
-
-
-class OpenConversation:
-    """A conversation as one turn sees it; append() moves it forward.
-
-    Attributes:
-        conversation: its identity and extent.
-        exists: False for a name of the caller's making that nothing was stored under yet.
-        generation: which incarnation of the name this is; None until it exists.
-    """
-
-    __slots__ = ("conversation", "exists", "generation", "remembered")
-
-    def __init__(
-        self, conversation: Conversation, remembered: Remembered | None, generation: str | None
-    ) -> None:
-        self.conversation = conversation
-        self.remembered = remembered
-        self.generation = generation
-        self.exists = generation is not None
-
-    @property
-    def items(self) -> Sequence[Item]:
-        """The items from the root to the tip, oldest first."""
-        if self.remembered is None:
-            return ()
-        return self.remembered.view(self.conversation.n_items)
-
-    def recognise(self, sent: Sequence[Message]) -> Recognised:
-        """Return which of a request's messages are new (memory.history.recognise)."""
-        return recognise(self.items, sent)
 
 
 class Memory:
@@ -127,8 +98,7 @@ class Memory:
         self._keeper = VectorKeeper(encodings.embedder, vectors, on_failure) if encodings else None
         self._background = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
-        self._held: OrderedDict[tuple[str, str], Remembered] = OrderedDict()
-        self._held_tokens = 0
+        self._shelf = Shelf(self.config.cache_tokens, self.config.max_conversations)
         self._counters: OrderedDict[Callable[[str], int], TokenCounter] = OrderedDict()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="memory")
 
@@ -166,10 +136,10 @@ class Memory:
             ConversationNotFound: if there is none and `create` is false or the id is `conv_...`.
             InvalidConversationId: if the id is no text of 1 to 256 characters.
         """
-        held = self._held.get((tenant, conversation_id))
+        held = self._shelf.get(tenant, conversation_id)
         loaded = await self._load(tenant, conversation_id, held)
         if loaded is None:
-            self._forget(tenant, conversation_id)
+            self._shelf.drop(tenant, conversation_id)
             if not create or is_ours(conversation_id):
                 raise ConversationNotFound(conversation_id)
             return blank(tenant, conversation_id)
@@ -334,7 +304,7 @@ class Memory:
 
     async def delete(self, tenant: str, conversation_id: str) -> bool:
         """Delete a conversation and this process's copy of it; False if there was none."""
-        self._forget(tenant, conversation_id)
+        self._shelf.drop(tenant, conversation_id)
         return await self.store.delete(tenant, conversation_id)
 
     async def replay(self) -> int:
@@ -423,7 +393,7 @@ class Memory:
             metadata=before.metadata if metadata is None else metadata,
         )
         loaded = Loaded(after, appended.generation, appended.epoch, 1, appended.items, ())
-        held = self._held.get((before.tenant, before.id)) or opened.remembered
+        held = self._shelf.get(before.tenant, before.id) or opened.remembered
         remembered = self._keep(before.tenant, before.id, held, loaded)
         # Another writer came between: this turn sees what it saw, the next open() fetches the rest.
         n_seen = min(appended.n_items, len(remembered.items))
@@ -435,32 +405,11 @@ class Memory:
     def _keep(
         self, tenant: str, conversation_id: str, held: Remembered | None, loaded: Loaded
     ) -> Remembered:
-        """Return the process's copy with the loaded items added, evicting others past the bound."""
-        key = (tenant, conversation_id)
-        is_same = (
-            held is not None
-            and held.loaded.generation == loaded.generation
-            and held.loaded.epoch == loaded.epoch
-        )
-        remembered = held if held is not None and is_same else Remembered(loaded)
-        self._held_tokens -= self._held[key].size if key in self._held else 0
-        remembered.extend(loaded.items)
-        self._held[key] = remembered
-        self._held.move_to_end(key)
-        self._held_tokens += remembered.size
+        """Return the process's copy with the loaded items added, and see to its vectors."""
+        remembered = self._shelf.put(tenant, conversation_id, held, loaded)
         if self._keeper is not None and remembered.size >= self.config.vectors_from_tokens:
             self._keeper.want(remembered)
-        while len(self._held) > 1 and (
-            self._held_tokens > self.config.cache_tokens
-            or len(self._held) > self.config.max_conversations
-        ):
-            _, evicted = self._held.popitem(last=False)
-            self._held_tokens -= evicted.size
         return remembered
-
-    def _forget(self, tenant: str, conversation_id: str) -> None:
-        evicted = self._held.pop((tenant, conversation_id), None)
-        self._held_tokens -= evicted.size if evicted else 0
 
     def _counter(self, count_tokens: Callable[[str], int]) -> TokenCounter:
         counter = self._counters.get(count_tokens)
@@ -475,13 +424,3 @@ class Memory:
 def _drafts_to_wire(messages: Sequence[Message | Draft]) -> list[dict[str, Any]]:
     drafts = [m if isinstance(m, Draft) else Draft(m) for m in messages]
     return [{"m": draft.message.to_wire(), "d": dict(draft.metadata)} for draft in drafts]
-
-
-def blank(tenant: str, conversation_id: str) -> OpenConversation:
-    """Return a conversation of which nothing is known, new or out of reach.
-
-    Raises:
-        InvalidConversationId: if the id is no text of 1 to 256 characters.
-    """
-    check_conversation_id(conversation_id)
-    return OpenConversation(Conversation(conversation_id, tenant, _EPOCH), None, None)

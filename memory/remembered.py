@@ -14,7 +14,7 @@ from memory.embedder import DIMENSIONS
 from memory.lexical import LexicalIndex
 from memory.quoting import speaker_of
 from memory.recall import Traits
-from memory.store import Loaded
+from memory.replies import Loaded
 from memory.vectors import TokenVectors
 
 

@@ -9,22 +9,16 @@ Redis errors pass through.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
 from typing import Any, Literal, Protocol
 
-import orjson
-
 from memory.conversation import Conversation, Item, Message
 from memory.errors import (
     ConversationDeleted,
-    ConversationExists,
     ConversationNotFound,
-    IdempotencyMismatch,
     InvalidItem,
     ItemNotFound,
-    TipConflict,
 )
 from memory.keys import (
     IDEMPOTENCY_ENTRIES,
@@ -39,10 +33,17 @@ from memory.records import (
     digest_of,
     encode_json,
     encode_payload,
-    item_id_of,
     milliseconds_of,
     seq_of,
-    time_of,
+)
+from memory.replies import (
+    Appended,
+    ItemPage,
+    Loaded,
+    appended_of,
+    loaded_of,
+    refusal_of,
+    replayed_of,
 )
 
 Order = Literal["asc", "desc"]
@@ -68,44 +69,6 @@ class RedisHandle(Protocol):
     def pipeline(self, transaction: bool = ...) -> Any:
         """Return a pipeline: one round trip for several commands."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class ItemPage:
-    """A page of items in the asked order; `has_more` says whether another page follows."""
-
-    items: tuple[Item, ...]
-    has_more: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What open() found: the conversation, and the items from `from_seq` on.
-
-    `generation` names this incarnation of the id (a deleted name made anew has another), `epoch`
-    counts redactions: a cached copy is good only where both still hold. `segments` are the stored
-    summary segments as bytes.
-    """
-
-    conversation: Conversation
-    generation: str
-    epoch: str
-    from_seq: int
-    items: tuple[Item, ...]
-    segments: tuple[bytes, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Appended:
-    """The outcome of an append; on a replay, `items` are the ones stored the first time."""
-
-    items: tuple[Item, ...]
-    generation: str
-    epoch: str
-    n_items: int
-    tip: str | None
-    created_at: datetime
-    is_replay: bool
 
 
 class ConversationStore:
@@ -211,7 +174,7 @@ class ConversationStore:
         )
         if reply[0] != b"FOUND":
             return None
-        return _loaded(tenant, conversation_id, reply)
+        return loaded_of(tenant, conversation_id, reply)
 
     async def append(
         self,
@@ -314,10 +277,10 @@ class ConversationStore:
             ],
         )
         if reply[0] == b"OK":
-            return _appended(reply, drafts, stamp, now_ms)
+            return appended_of(reply, drafts, stamp, now_ms)
         if reply[0] == b"REPLAY":
-            return _replayed(reply)
-        raise _refusal(reply, conversation_id, idempotency_key, parent)
+            return replayed_of(reply)
+        raise refusal_of(reply, conversation_id, idempotency_key, parent)
 
     async def items(
         self,
@@ -449,76 +412,3 @@ def _page_bounds(anchor: int, limit: int, order: Order) -> tuple[int, int]:
     if anchor:
         return max(anchor - 1 - limit - 1, 0), anchor - 1
     return -(limit + 1), -1
-
-
-def _loaded(tenant: str, conversation_id: str, reply: Sequence[Any]) -> Loaded:
-    _, generation, epoch, created, _, metadata, instructions, tip, n_items, first, items, segs = (
-        reply
-    )
-    return Loaded(
-        conversation=Conversation(
-            id=conversation_id,
-            tenant=tenant,
-            created_at=time_of(int(created)),
-            metadata=orjson.loads(metadata) if metadata else {},
-            instructions=instructions.decode() or None,
-            n_items=n_items,
-            tip=tip.decode() or None,
-        ),
-        generation=generation.decode(),
-        epoch=epoch.decode(),
-        from_seq=first,
-        items=tuple(decode_record(record) for record in items),
-        segments=tuple(segs),
-    )
-
-
-def _appended(reply: Sequence[Any], drafts: list[Draft], stamp: str, now_ms: int) -> Appended:
-    _, generation, epoch, first, n_items, created, parent = reply
-    previous: str | None = parent.decode() or None
-    items: list[Item] = []
-    for seq, draft in enumerate(drafts, first):
-        item_id = item_id_of(seq, stamp)
-        items.append(
-            Item(item_id, seq, draft.message, time_of(now_ms), previous, draft.metadata or {})
-        )
-        previous = item_id
-    return Appended(
-        items=tuple(items),
-        generation=generation.decode(),
-        epoch=epoch.decode(),
-        n_items=n_items,
-        tip=previous,
-        created_at=time_of(int(created)),
-        is_replay=False,
-    )
-
-
-def _replayed(reply: Sequence[Any]) -> Appended:
-    _, generation, epoch, _, n_items, created, tip, records = reply
-    return Appended(
-        items=tuple(decode_record(record) for record in records),
-        generation=generation.decode(),
-        epoch=epoch.decode(),
-        n_items=n_items,
-        tip=tip.decode() or None,
-        created_at=time_of(int(created)),
-        is_replay=True,
-    )
-
-
-def _refusal(
-    reply: Sequence[Any], conversation_id: str, key: str | None, parent: str | None
-) -> Exception:
-    status = reply[0]
-    if status == b"CONFLICT":
-        return TipConflict(reply[1].decode() or None)
-    if status == b"MISMATCH":
-        return IdempotencyMismatch(key or "")
-    if status == b"EXISTS":
-        return ConversationExists(conversation_id)
-    if status == b"NOPARENT":
-        return ItemNotFound(parent or "")
-    if status == b"DELETED":
-        return ConversationDeleted(conversation_id)
-    return ConversationNotFound(conversation_id)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from memory.keys import conversation_keys
-from memory.store import Loaded, RedisHandle, script_of
+from memory.replies import Loaded
+from memory.store import RedisHandle, script_of
 
 _LOAD_DOCUMENTS = 500
 

@@ -28,7 +28,7 @@ from memory.building import ContextRequest, context_of
 from memory.counting import TokenCounter
 from memory.embedder import OnnxEmbedder
 from memory.remembered import Remembered, spoken
-from memory.store import Loaded
+from memory.replies import Loaded
 
 
 @dataclass(frozen=True, slots=True)

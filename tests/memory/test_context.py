@@ -17,7 +17,7 @@ from memory.errors import ContextTooLarge
 from memory.exchanges import ABORTED
 from memory.recall import RecallWeights
 from memory.remembered import Remembered
-from memory.store import Loaded
+from memory.replies import Loaded
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisGone
 from memory import ConversationStore, Memory, Message
 from memory.errors import JournalFull
 from memory.journal import Journal, JournalEntry
-from memory.memory import blank
+from memory.opened import blank
 
 
 def user(text: str) -> Message:

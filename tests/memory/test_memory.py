@@ -123,7 +123,7 @@ async def test_the_process_holds_only_so_much(store: ConversationStore) -> None:
     for name in ("a", "b", "c"):
         await say(memory, name, "hi", "ho")
     assert await say(memory, "a", "again", "ok") == ["hi", "ho", "again"]
-    assert len(memory._held) == 2
+    assert len(memory._shelf) == 2
     await memory.close()
 
 

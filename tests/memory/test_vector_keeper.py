@@ -11,7 +11,7 @@ from memory import ConversationStore, Memory, MemoryConfig, Message
 from memory.conversation import Context
 from memory.embedder import DIMENSIONS
 from memory.embedding_cache import EmbeddingCache
-from memory.memory import OpenConversation
+from memory.opened import OpenConversation
 from memory.vector_store import VectorStore
 from tests.memory.fakes import FakeEmbedder
 
