@@ -98,6 +98,7 @@ class FakeUpstream:
     answer: Callable[[dict[str, Any]], Any] = field(default=lambda body: None)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     pause_s: float = 0.0
     is_cut: bool = False
@@ -105,6 +106,7 @@ class FakeUpstream:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = orjson.loads(await request.read())
         self.bodies.append(body)
+        self.asked.set()
         self.headers.append({name.lower(): value for name, value in request.headers.items()})
         answer = self.answer(body)
         if isinstance(answer, Awaitable):

@@ -79,12 +79,16 @@ class BackendBreaker:
         self._is_trying = state == "half_open"
         return self._is_trying
 
-    def worked(self) -> None:
-        """Note a call that the backend answered."""
-        self._n_failures = 0
+    def began(self) -> None:
+        """Note that an answer has begun: an open breaker closes, but the next failure reopens it."""
         if self._open_until_s is not None:
             log.warning("%s answers again", self.name)
-            self._open_until_s, self._open_s = None, self._first_open_s
+            self._open_until_s = None
+
+    def worked(self) -> None:
+        """Note a call that the backend answered to its end."""
+        self.began()
+        self._n_failures, self._open_s = 0, self._first_open_s
 
     def failed(self, error: BackendError, *, is_trial: bool) -> None:
         """Note a call that failed by the backend's fault."""
@@ -108,8 +112,8 @@ class BackendBreaker:
 class BreakingBackend:
     """A backend behind a breaker; itself a backend.
 
-    A rejected request says nothing about the backend's health, and neither does a caller who
-    leaves; an answer counts as working from its first event.
+    A rejected request is an answer, and a caller who leaves says nothing about the backend's
+    health. An answer ends an outage with its first event, and the count of failures with its last.
     """
 
     def __init__(self, backend: Backend, breaker: BackendBreaker) -> None:
@@ -137,13 +141,15 @@ class BreakingBackend:
         """Yield the backend's events; see `Backend`."""
         breaker = self.breaker
         is_trial = breaker.enter()
-        has_worked = False
+        has_begun = False
         try:
             async with aclosing(self.backend.stream(call)) as events:
                 async for event in events:
-                    if not has_worked:
-                        has_worked = True
+                    if isinstance(event, ReplyEnd):
                         breaker.worked()
+                    elif not has_begun:
+                        has_begun = True
+                        breaker.began()
                     yield event
         except BackendRejected:
             breaker.worked()
