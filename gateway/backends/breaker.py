@@ -80,7 +80,7 @@ class BackendBreaker:
         return self._is_trying
 
     def began(self) -> None:
-        """Note that an answer has begun: an open breaker closes, but the next failure reopens it."""
+        """Note that an answer has begun: the outage is over, unless the next call fails."""
         if self._open_until_s is not None:
             log.warning("%s answers again", self.name)
             self._open_until_s = None
