@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 LANGUAGES_FILE = "languages.tsv"
+# More words, or characters, do not change the answer.
+MOST_WORDS = 120
+MOST_CHARS = 600
 
 # Where each script lies; Devanagari and Latin serve several languages and are told by words.
 _SCRIPTS = re.compile(
@@ -51,7 +54,7 @@ class Languages:
         if text.isascii():
             return self._latin(words)
         counts: dict[str, int] = {}
-        for match in _SCRIPTS.finditer(text.lower()):
+        for match in _SCRIPTS.finditer(text[:MOST_CHARS].lower()):
             script = match.lastgroup or ""
             counts[script] = counts.get(script, 0) + 1
         script, count = max(counts.items(), key=lambda item: item[1], default=("latin", 0))
@@ -66,7 +69,7 @@ class Languages:
         return script
 
     def _latin(self, words: list[str]) -> str:
-        letters = [word for word in words if word[0].isalpha()]
+        letters = [word for word in words[:MOST_WORDS] if word[0].isalpha()]
         if not letters:
             return "und"
         n_hindi = sum(word in self._hinglish for word in letters)
@@ -78,13 +81,13 @@ class Languages:
             return "hi-Latn"
         if n_hindi == 1 and n_english - (n_either > 0) <= 1:
             return "hi-Latn"
-        if n_english == 0 and len(letters) >= 6 and len(letters) > 0.7 * len(words):
+        if n_english == 0 and len(letters) >= 6 and len(letters) > 0.7 * len(words[:MOST_WORDS]):
             return "und"
         return "en"
 
     def _devanagari(self, words: list[str]) -> str:
         votes = {"hi": 0, "mr": 0, "und": 0}
-        for word in words:
+        for word in words[:MOST_WORDS]:
             votes["hi"] += 2 * (word in self._hindi)
             # U+0933 is a letter that Marathi has and Hindi has not.
             votes["mr"] += 2 * (word in self._marathi or "\u0933" in word)

@@ -113,6 +113,7 @@ def onnx_bytes(
         "hidden_bias",
         "heads",
         "heads_bias",
+        "task_levels",
     ]
     tensors = {name: getattr(weights, name) for name in names}
     tensors["precision"] = (1 / weights.spread).astype(np.float32)

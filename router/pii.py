@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 
 # About a millisecond's search; beyond it the answer is "unknown", which a careful rule heeds.
@@ -30,8 +30,20 @@ _DIGITS = {
     for digit in range(10)
     if chr(zero + digit).isdigit()
 }
-# A text without any of these carries no identifier; the test is one fast scan.
-_MAY_HOLD = re.compile(r"@|[0-9\u0966-\u096f\u09e6-\u09ef\u0a66-\u0def]{3}")
+_INDIAN_DIGITS = re.compile(f"[{''.join(map(chr, _DIGITS))}]{{3}}")
+# What an identifier has somewhere; only the text around such marks is searched. Each is a pattern
+# of its own because one that begins with a fixed set of characters scans many times faster.
+_MARKS = tuple(
+    re.compile(mark).finditer
+    for mark in (
+        "@",
+        r"[0-9][0-9 ()-]{8,24}[0-9]",  # Aadhaar, cards, phones
+        r"[0-9]{4}[A-Za-z]",  # PAN, GSTIN
+        r"\+[0-9][0-9 -]",
+        r"0[0-9A-Z]{6}",  # IFSC
+    )
+)
+_AROUND_CHARS = 72
 
 _AADHAAR = re.compile(
     r"(?<![0-9A-Za-z.,+-])[2-9][0-9]{3}([ -]?)[0-9]{4}\1[0-9]{4}(?![0-9A-Za-z]|[.,-][0-9])"
@@ -85,10 +97,7 @@ def has_pii(texts: Iterable[str]) -> bool | None:
 
 
 def _holds_pii(text: str) -> bool:
-    if not _MAY_HOLD.search(text):
-        return False
-    latin = _latin_digits(text)
-    return any(_is_in(kind, latin) for kind in Pii)
+    return any(_is_in(kind, part) for part in _parts(text) for kind in Pii)
 
 
 def pii_kinds(text: str) -> frozenset[Pii]:
@@ -96,14 +105,24 @@ def pii_kinds(text: str) -> frozenset[Pii]:
 
     Numbers with a checksum (Aadhaar, cards, GSTIN) count only where it holds.
     """
-    if not _MAY_HOLD.search(text):
-        return frozenset()
-    latin = _latin_digits(text)
-    return frozenset(kind for kind in Pii if _is_in(kind, latin))
+    return frozenset(kind for part in _parts(text) for kind in Pii if _is_in(kind, part))
 
 
-def _latin_digits(text: str) -> str:
-    return text if text.isascii() else text.translate(_DIGITS)
+def _parts(text: str) -> Iterator[str]:
+    """Yield the parts of a text that could hold an identifier, in Latin digits."""
+    if not text.isascii() and _INDIAN_DIGITS.search(text):
+        text = text.translate(_DIGITS)
+    spans = sorted(mark.span() for marks in _MARKS for mark in marks(text))
+    start = end = 0
+    for first, last in spans:
+        if end and first - _AROUND_CHARS > end:
+            yield text[start:end]
+            end = 0
+        if not end:
+            start = max(first - _AROUND_CHARS, 0)
+        end = max(end, last + _AROUND_CHARS)
+    if end:
+        yield text[start:end]
 
 
 def _is_in(kind: Pii, text: str) -> bool:

@@ -31,7 +31,7 @@ from router.tune import Targets, TuneConfig, Tuned, tuned
 
 DIM = 64
 # No source gives more rows than this: intents of banking and of an assistant repeat themselves.
-MOST_ROWS_OF_A_SOURCE = 8000
+MOST_ROWS_OF_A_SOURCE = 5000
 # Which sources give each part of difficulty, and how much it weighs.
 PARTS: dict[str, tuple[frozenset[str] | None, float]] = {
     "outcomes": (None, 1.0),

@@ -53,9 +53,9 @@ class TuneConfig:
     kinds: int = 24
     width: int = 64
     epochs: int = 6
-    batch: int = 64
-    table_rate: float = 1e-3
-    rate: float = 2e-3
+    batch: int = 256
+    table_rate: float = 2e-3
+    rate: float = 4e-3
     token_dropout: float = 0.1
     dropout: float = 0.2
 
@@ -135,7 +135,7 @@ def tuned(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            total += float(loss) * len(rows)
+            total += float(loss.detach()) * len(rows)
         progress(f"tuning, epoch {epoch + 1} of {config.epochs}: loss {total / len(ids):.4f}")
     return _arrays(network)
 
