@@ -128,12 +128,15 @@ def _summary(
     each = limit_tokens // len(ranges)
     texts: list[str] = []
     for part in ranges:
+        stored = remembered.segments.get((part.start, part.stop), "")
         source = folded[part.start : part.stop]
-        key = (source[0].id, source[-1].id, each, id(counter))
+        key = (source[0].id, source[-1].id, each, hash((id(counter), stored)))
         text = remembered.summaries.get(key)
         if text is None:
             dates = date_line(source)
-            text = summarise(source, each - counter.text(dates) - 2, counter.text)
+            room = each - counter.text(dates) - 2
+            fits = remembered.is_linear and stored and counter.text(stored) <= room
+            text = stored if fits else summarise(source, room, counter.text)
             text = f"{dates}\n{text}" if text else ""
             if len(remembered.summaries) > 256:
                 remembered.summaries.clear()

@@ -18,6 +18,9 @@ TOMBSTONE_S = 30 * 24 * 3600
 IDEMPOTENCY_ENTRIES = 2048
 """Appends remembered per conversation for replay; older ones are forgotten first."""
 
+JOBS = "tw:{memory-jobs}"
+"""The stream of background work of all tenants: ids of keys, no text and no names."""
+
 _OURS = re.compile(r"conv_[0-9a-z]{1,64}", re.ASCII)
 
 
@@ -74,7 +77,12 @@ def conversation_keys(tenant: str, conversation_id: str) -> ConversationKeys:
         InvalidConversationId: see check_conversation_id.
     """
     check_conversation_id(conversation_id)
-    base = f"tw:{{t:{tenant}:c:{_slug(conversation_id)}}}"
+    return keys_of_slug(tenant, slug_of(conversation_id))
+
+
+def keys_of_slug(tenant: str, slug: str) -> ConversationKeys:
+    """Return the keys of a conversation whose id is known only as slug_of() made it."""
+    base = f"tw:{{t:{tenant}:c:{slug}}}"
     return ConversationKeys(
         meta=f"{base}:meta",
         log=f"{base}:log",
@@ -91,13 +99,8 @@ def embedding_key(tenant: str, revision: str, digest: str) -> str:
     return f"tw:{{t:{tenant}}}:emb:{revision}:{digest}"
 
 
-def jobs_key(tenant: str) -> str:
-    """Return the stream of background work of a tenant."""
-    return f"tw:{{t:{tenant}}}:memory-jobs"
-
-
-def _slug(conversation_id: str) -> str:
-    """Keep our own ids readable; hash all others, so that no name can imitate a key."""
+def slug_of(conversation_id: str) -> str:
+    """Return an id as it stands in keys: our own readable, any other hashed."""
     if _OURS.fullmatch(conversation_id):
         return conversation_id
     return "n" + blake2b(conversation_id.encode(), digest_size=20).hexdigest()

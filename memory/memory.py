@@ -36,6 +36,7 @@ from memory.remembered import Remembered
 from memory.replies import Appended, Loaded
 from memory.shelf import Shelf
 from memory.store import ConversationStore
+from memory.summary_keeper import SummaryKeeper
 from memory.vector_keeper import VectorKeeper
 from memory.vector_store import VectorStore
 
@@ -77,6 +78,7 @@ class Memory:
         encodings: the process's embedding cache, for recall by meaning.
         vectors: where vectors are kept for the next process.
         journal: takes the appends that Redis does not.
+        summaries: makes summary segments in the background, kept for every process.
         on_failure: told of every failure that a turn survives, to be counted.
     """
 
@@ -88,12 +90,14 @@ class Memory:
         encodings: EmbeddingCache | None = None,
         vectors: VectorStore | None = None,
         journal: Journal | None = None,
+        summaries: SummaryKeeper | None = None,
         on_failure: Callable[[BaseException], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.config = config or MemoryConfig()
         self._encodings = encodings
         self._journal = journal
+        self._summaries = summaries
         self._on_failure = on_failure
         self._keeper = VectorKeeper(encodings.embedder, vectors, on_failure) if encodings else None
         self._background = asyncio.TaskGroup()
@@ -106,6 +110,8 @@ class Memory:
         await self._background.__aenter__()
         if self._keeper is not None:
             self._tasks.append(self._background.create_task(self._keeper.run()))
+        if self._summaries is not None:
+            self._tasks.append(self._background.create_task(self._summaries.run()))
         if self._journal is not None:
             self._tasks.append(self._background.create_task(self._replay_forever(self._journal)))
         return self
@@ -284,6 +290,7 @@ class Memory:
             await journal.write(entry(drafts=_drafts_to_wire(messages)))
             raise Journaled from error
         self._advance(opened, appended, instructions, metadata)
+        await self._want_summaries(opened)
         return list(appended.items)
 
     async def post(
@@ -365,6 +372,18 @@ class Memory:
             self._on_failure(error)
             return None
 
+    async def _want_summaries(self, opened: OpenConversation) -> None:
+        """Queue segments where a block of items is full: one round trip in 32 items."""
+        remembered = opened.remembered
+        if self._summaries is None or remembered is None:
+            return
+        if remembered.size < self.config.vectors_from_tokens:
+            return
+        try:
+            await self._summaries.want(remembered)
+        except STORE_FAILURES as error:
+            self._on_failure(error)
+
     async def _load(
         self, tenant: str, conversation_id: str, held: Remembered | None
     ) -> Loaded | None:
@@ -373,6 +392,7 @@ class Memory:
             conversation_id,
             known=held.loaded if held else None,
             known_n_items=len(held.items) if held else 0,
+            known_segments=held.segments_revision if held else "",
             max_items=_LOAD_ITEMS,
         )
 
@@ -392,7 +412,7 @@ class Memory:
             instructions=before.instructions if instructions is None else instructions,
             metadata=before.metadata if metadata is None else metadata,
         )
-        loaded = Loaded(after, appended.generation, appended.epoch, 1, appended.items, ())
+        loaded = Loaded(after, appended.generation, appended.epoch, 1, appended.items)
         held = self._shelf.get(before.tenant, before.id) or opened.remembered
         remembered = self._keep(before.tenant, before.id, held, loaded)
         # Another writer came between: this turn sees what it saw, the next open() fetches the rest.

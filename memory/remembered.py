@@ -28,6 +28,9 @@ class Remembered:
         self.index = LexicalIndex()
         self.traits = Traits()
         self.vectors = TokenVectors(DIMENSIONS)
+        self.segments: dict[tuple[int, int], str] = {}
+        self.segments_revision = ""
+        self.asked_segments: set[tuple[int, int]] = set()
         self.summaries: dict[tuple[str, str, int, int], str] = {}
         self.is_linear = True
 

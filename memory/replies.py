@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,8 +34,8 @@ class Loaded:
     """What open() found: the conversation, and the items from `from_seq` on.
 
     `generation` names this incarnation of the id (a deleted name made anew has another), `epoch`
-    counts redactions: a cached copy is good only where both still hold. `segments` are the stored
-    summary segments as bytes.
+    counts redactions: a cached copy is good only where both still hold. `segments` maps
+    ranges of positions to summary texts, None where the caller's revision stands.
     """
 
     conversation: Conversation
@@ -43,7 +43,8 @@ class Loaded:
     epoch: str
     from_seq: int
     items: tuple[Item, ...]
-    segments: tuple[bytes, ...]
+    segments: Mapping[tuple[int, int], str] | None = None
+    segments_revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,8 @@ class Appended:
 
 def loaded_of(tenant: str, conversation_id: str, reply: Sequence[Any]) -> Loaded:
     """Return what open.lua found."""
-    _, generation, epoch, created, _, metadata, instructions, tip, n_items, first, items, segs = (
-        reply
-    )
+    _, generation, epoch, created, _, metadata, instructions, tip, *rest = reply
+    n_items, first, items, revision, segments = rest
     return Loaded(
         conversation=Conversation(
             id=conversation_id,
@@ -78,8 +78,21 @@ def loaded_of(tenant: str, conversation_id: str, reply: Sequence[Any]) -> Loaded
         epoch=epoch.decode(),
         from_seq=first,
         items=tuple(decode_record(record) for record in items),
-        segments=tuple(segs),
+        segments=_segments_of(segments) if segments else None,
+        segments_revision=revision.decode(),
     )
+
+
+def _segments_of(flat: Sequence[bytes]) -> dict[tuple[int, int], str]:
+    """Return the segments that can be read; a corrupt one is made anew where it is needed."""
+    segments = {}
+    for name, text in zip(flat[::2], flat[1::2], strict=True):
+        try:
+            start, stop = map(int, name.split(b"-"))
+            segments[start, stop] = text.decode()
+        except ValueError:
+            continue
+    return segments
 
 
 def appended_of(reply: Sequence[Any], drafts: list[Draft], stamp: str, now_ms: int) -> Appended:

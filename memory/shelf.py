@@ -42,6 +42,9 @@ class Shelf:
         remembered = held if held is not None and is_same else Remembered(loaded)
         self._tokens -= self._held[key].size if key in self._held else 0
         remembered.extend(loaded.items)
+        if loaded.segments is not None:
+            remembered.segments = dict(loaded.segments)
+            remembered.segments_revision = loaded.segments_revision
         self._held[key] = remembered
         self._held.move_to_end(key)
         self._tokens += remembered.size

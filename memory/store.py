@@ -151,6 +151,7 @@ class ConversationStore:
         *,
         known: Loaded | None = None,
         known_n_items: int = 0,
+        known_segments: str = "",
         max_items: int = 1000,
     ) -> Loaded | None:
         """Return the conversation and the items after the known ones, in one round trip.
@@ -160,6 +161,7 @@ class ConversationStore:
             conversation_id: its name.
             known: an earlier load; when it is stale, everything comes again from seq 1.
             known_n_items: how many items the caller holds.
+            known_segments: the revision of the summary segments that the caller holds.
             max_items: the most items to return; ask again for the rest.
         """
         keys = conversation_keys(tenant, conversation_id)
@@ -170,6 +172,7 @@ class ConversationStore:
                 known.epoch if known else "",
                 known_n_items if known else 0,
                 max_items,
+                known_segments,
             ],
         )
         if reply[0] != b"FOUND":

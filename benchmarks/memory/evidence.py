@@ -46,7 +46,7 @@ def conversation_of(data: dict[str, Any]) -> Remembered:
     """Return a benchmark conversation as if it had been posted item by item."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
     conversation = Conversation(data["id"], "bench", now, n_items=len(data["turns"]))
-    remembered = Remembered(Loaded(conversation, "g", "0", 1, (), ()))
+    remembered = Remembered(Loaded(conversation, "g", "0", 1, ()))
     parent = None
     for seq, turn in enumerate(data["turns"], 1):
         text = turn["text"] + (f" [image: {turn['image']}]" if turn.get("image") else "")

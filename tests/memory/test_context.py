@@ -40,7 +40,7 @@ def items_of(messages: Sequence[Message]) -> list[Item]:
 
 def remembered_of(messages: Sequence[Message]) -> Remembered:
     conversation = Conversation("chat", "acme", START, n_items=len(messages))
-    remembered = Remembered(Loaded(conversation, "g", "0", 1, (), ()))
+    remembered = Remembered(Loaded(conversation, "g", "0", 1, ()))
     remembered.extend(items_of(messages))
     return remembered
 
