@@ -141,7 +141,7 @@ def put(
     async def work() -> PolicyVersion:
         async with _opened(config) as (policies, tenants):
             owner = tenant_of(tenant, tenants)
-            return await policies.put(tenant, text, name=owner.policy)
+            return await policies.put(tenant, text, name=owner.policy, currency=owner.currency)
 
     _say_version(asyncio.run(work()), as_json=as_json)
 
@@ -156,8 +156,9 @@ def rollback(
     """Put an earlier version again, as a new one."""
 
     async def work() -> PolicyVersion:
-        async with _opened(config) as (policies, _):
-            return await policies.rollback(tenant, version)
+        async with _opened(config) as (policies, tenants):
+            owner = tenant_of(tenant, tenants)
+            return await policies.rollback(tenant, version, currency=owner.currency)
 
     _say_version(asyncio.run(work()), as_json=as_json)
 

@@ -23,6 +23,7 @@ from gateway.cli.output import (
 
 if TYPE_CHECKING:
     from memory.conversation import Message
+    from router.classifier import OnnxClassifier
     from router.decision import RoutingDecision
     from router.labels import Prediction
 
@@ -100,6 +101,93 @@ def train(
         say(f"written to {target}")
         for name, value in about.items():
             say(f"  {name}: {value}")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        Path, typer.Option(help="The data folder; docs/routing.md says what is in it.")
+    ],
+    out: Annotated[Path, typer.Option(help="Where the table, figures and picture go.")],
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure the classifier on sources it has not seen, beside controls; trains once per fold."""
+    from router.classifier import MODEL_FOLDER
+    from router.evaluate import evaluate as evaluate_model
+    from router.evaluate import markdown_of
+
+    if not data.is_dir():
+        raise CommandFailed(f"there is no folder {data}", code=2)
+    rows = evaluate_model(
+        data, out, model_dir=MODEL_FOLDER, seed=seed, progress=lambda step: note(f"{step} …")
+    )
+    if as_json:
+        say_json(rows)
+    else:
+        say(markdown_of(rows).rstrip())
+        note(f"written to {out}")
+
+
+@app.command()
+def calibrate(
+    strong_share: Annotated[
+        float | None, typer.Option(help="Share of turns for the strong tier; needs --in.")
+    ] = None,
+    quality: Annotated[
+        float | None,
+        typer.Option(help="Share of the gap between weak and strong; needs --data, --source."),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--in", help="Your own traffic: JSON lines with messages.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="The data folder.")] = None,
+    name: Annotated[str, typer.Option("--source", help="A set of the data folder.")] = "gsm8k",
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose a policy's threshold for a cost target (a share) or a quality target."""
+    from router import calibrate as calibration
+
+    try:
+        if strong_share is not None and quality is None and source is not None:
+            scores = calibration.scores_of_file(source, _classifier())
+            threshold = calibration.threshold_for_share(scores, strong_share)
+        elif quality is not None and strong_share is None and data is not None:
+            threshold = _threshold_for_quality(data, name, quality)
+        else:
+            raise CommandFailed("give --strong-share with --in, or --quality with --data", code=2)
+    except ValueError as error:
+        raise CommandFailed(str(error), code=2) from error
+    if as_json:
+        say_json({"threshold": threshold})
+    else:
+        say(f"thresholds: {{strong: {threshold}}}")
+
+
+def _threshold_for_quality(data: Path, name: str, quality: float) -> float:
+    import numpy as np
+
+    from memory.conversation import Message
+    from router.calibrate import threshold_for_quality
+    from router.dataset import read_examples
+    from router.evaluate import outcomes_of
+
+    members = [each for each in read_examples(data) if each.source == name and each.scores]
+    if not members:
+        raise CommandFailed(f"{data} has no set {name!r} with outcomes", code=2)
+    classifier = _classifier()
+    scores = [classifier.predict([Message("user", each.text)]).score for each in members]
+    return threshold_for_quality(np.asarray(scores), outcomes_of(members), quality)
+
+
+def _classifier() -> OnnxClassifier:
+    from router.classifier import OnnxClassifier
+    from router.errors import ModelFileError
+
+    try:
+        return OnnxClassifier.load()
+    except ModelFileError as error:
+        raise CommandFailed(str(error)) from error
 
 
 def _row(name: Any, scored: RoutingDecision | Prediction | None) -> dict[str, Any]:
