@@ -17,7 +17,6 @@ from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from gateway.answer_cache import AnswerCache
 from gateway.auth import Authenticator
@@ -71,7 +70,6 @@ def build_app(services: Services) -> Front:
     """Return the ASGI application over finished services."""
     app = FastAPI(title="Turnwise", docs_url=None, redoc_url=None)
     app.state.services = services
-    app.router.routes.append(_chat_route(services))
     for router in (
         system.router,
         turns.router,
@@ -83,7 +81,13 @@ def build_app(services: Services) -> Front:
         app.include_router(router)
     for kind in EXPECTED_ERRORS:
         app.add_exception_handler(kind, _answer_error)
-    return Front(app, metrics=services.metrics, new_id=new_id, max_body_bytes=MAX_BODY_BYTES)
+    return Front(
+        app,
+        direct={ChatEndpoint.path: _chat_endpoint(services)},
+        metrics=services.metrics,
+        new_id=new_id,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
 
 
 @asynccontextmanager
@@ -108,8 +112,10 @@ async def open_services(
             database, settings.catalog, folders=settings.policy_dirs, clock=utc_now
         )
         await policies.prepare(sorted({t.policy for t in settings.tenants.values()}))
-        ledger = Ledger(redis, utc_now)
+        for tenant in await tenants.tenants():
+            policies.check_file(tenant.policy, tenant.currency)
         books = Books(database, redis)
+        ledger = Ledger(redis, utc_now, books.settled_in)
         await books.prepare()
         if backends is None:
             backends = await stack.enter_async_context(open_backends(settings))
@@ -141,6 +147,7 @@ async def open_services(
             meter=meter,
             limiter=RateLimiter(redis, utc_now),
             cache=AnswerCache(ResponseCache(redis), utc_now),
+            background=background,
             timeouts=settings.timeouts,
             scope_key=settings.pepper,
             metrics=metrics,
@@ -267,8 +274,8 @@ async def _sweep(services: Services) -> None:
         await services.books.catch_up(tenant)
 
 
-def _chat_route(services: Services) -> Route:
-    endpoint = ChatEndpoint(
+def _chat_endpoint(services: Services) -> ChatEndpoint:
+    return ChatEndpoint(
         authenticator=services.authenticator,
         responder=services.responder,
         idempotency=services.idempotency,
@@ -276,7 +283,6 @@ def _chat_route(services: Services) -> Route:
         clock=utc_now,
         total_s=services.settings.timeouts.total_s,
     )
-    return Route(endpoint.path, endpoint, methods=["POST"])
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:

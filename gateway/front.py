@@ -8,7 +8,7 @@ cheap to pay for anything more.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
@@ -23,12 +23,27 @@ log = logging.getLogger("turnwise.http")
 
 
 class Front:
-    """The outermost ASGI layer; `scope["state"]["request_id"]` names the request below it."""
+    """The outermost ASGI layer; `scope["state"]["request_id"]` names the request below it.
+
+    Args:
+        app: serves every path but the direct ones.
+        direct: by path, POST endpoints that no framework stands before.
+        metrics: counts requests.
+        new_id: makes request ids.
+        max_body_bytes: larger bodies are refused.
+    """
 
     def __init__(
-        self, app: ASGIApp, *, metrics: Metrics, new_id: Callable[[str], str], max_body_bytes: int
+        self,
+        app: ASGIApp,
+        *,
+        direct: Mapping[str, ASGIApp],
+        metrics: Metrics,
+        new_id: Callable[[str], str],
+        max_body_bytes: int,
     ) -> None:
         self._app = app
+        self._direct = direct
         self._metrics = metrics
         self._new_id = new_id
         self._max_body_bytes = max_body_bytes
@@ -54,8 +69,11 @@ class Front:
                 ]
             await send(message)
 
+        app = self._direct.get(scope["path"], self._app)
         try:
-            await self._app(scope, self._bounded(receive), send_with_id)
+            if app is not self._app and scope["method"] != "POST":
+                raise RequestError("Method Not Allowed", status=405, code="method_not_allowed")
+            await app(scope, self._bounded(receive), send_with_id)
         except Exception as error:
             # The last line of defence: whatever it is, the caller gets the contract's error.
             failure = http_error_of(error)

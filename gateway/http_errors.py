@@ -43,6 +43,7 @@ from policies.errors import (
     LedgerUnavailable,
     PolicyConflict,
     PolicyError,
+    UnknownRate,
 )
 from router.errors import ContextTooLong, ModelNotFound, NoTierAllowed, RouterError
 
@@ -154,6 +155,8 @@ def _of_policies(error: BaseException) -> HttpError | None:
             return HttpError(
                 429, "insufficient_quota", "budget_exceeded", str(error), None, headers
             )
+        case UnknownRate():  # a gap in the operator's table: money cannot be counted
+            return HttpError(503, "server_error", "ledger_unavailable", str(error))
         case LedgerUnavailable():
             return HttpError(503, "server_error", "ledger_unavailable", str(error))
         case PolicyConflict():

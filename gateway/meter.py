@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from gateway.backends.base import ReplyDelta, ReplyEnd
 from gateway.models import ServedModel, ServedModels
@@ -73,7 +74,7 @@ class Meter:
         if budget is None or not any(rung.ceiling for rung in budget.ladder):
             return None
         try:
-            return await self._ledger.state(tenant.id, budget, tenant.currency)
+            return await self._ledger.state(tenant.id, budget, tenant.currency, max_age_s=1.0)
         except LedgerUnavailable as error:
             self._tolerate(error, policy, disclosure)
             return None
@@ -98,10 +99,13 @@ class Meter:
             self._tolerate(error, policy, disclosure)
         return metered
 
+    def today_of(self, tenant: Tenant) -> datetime:
+        """Return now in the tenant's time zone: exchange rates go by the tenant's days."""
+        return self.clock().astimezone(ZoneInfo(tenant.timezone))
+
     def nothing(self, tenant: Tenant) -> Cost:
         """Return the cost of a turn that asked no model."""
-        today = self.clock().date()
-        rate, rate_date = self.rates.rate_on(tenant.currency, today)
+        rate, rate_date = self.rates.rate_on(tenant.currency, self.today_of(tenant).date())
         return Cost(0, 0, tenant.currency, rate, rate_date)
 
     async def record_unasked(self, record: Mapping[str, Any], tenant: Tenant) -> None:
@@ -142,7 +146,7 @@ class Meter:
                 busy_s=_MAX_BUSY_S,
             )
             worst = max(worst, usd or Decimal(0))
-        rate, _ = self.rates.rate_on(policy.budget.currency, self.clock().date())
+        rate, _ = self.rates.rate_on(policy.budget.currency, self.today_of(tenant).date())
         return to_micro(worst, rate)
 
     def _tolerate(self, error: LedgerUnavailable, policy: Policy, disclosure: Disclosure) -> None:
@@ -269,7 +273,7 @@ class MeteredTurn:
             model.spec.price,
             currency=self._tenant.currency,
             rates=self._meter.rates,
-            at=self._meter.clock(),
+            at=self._meter.today_of(self._tenant),
             busy_s=busy_s,
             provider_cost_usd=end.provider_cost_usd if end else None,
         )

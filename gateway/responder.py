@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from gateway.answer_cache import AnswerCache, CachedAnswer
 from gateway.auth import Principal
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
+from gateway.background import Background
 from gateway.errors import BackendBroken, BackendError
 from gateway.load import Loads
 from gateway.meter import Meter, MeteredTurn, Plan, turn_record
@@ -68,6 +69,7 @@ class Responder:
         meter: Meter,
         limiter: RateLimiter,
         cache: AnswerCache,
+        background: Background,
         timeouts: Timeouts,
         scope_key: bytes,
         metrics: Metrics,
@@ -82,6 +84,7 @@ class Responder:
         self._meter = meter
         self._limiter = limiter
         self._cache = cache
+        self._background = background
         self._timeouts = timeouts
         self._scope_key = scope_key[:64]
         self._metrics = metrics
@@ -100,10 +103,15 @@ class Responder:
             policies.errors.PolicyError: in place of the next event.
         """
         with self._metrics.in_flight.track_inprogress():
-            path = await self._open(turn, principal, disclosure)
-            decision = await self._decide(path)
-            key = self._cache_key(path, decision)
-            cached = await self._cached(path, key)
+            # Counted while the turn is routed, so that both wait for Redis only once.
+            admission = self._background.keep(self._admit(principal.tenant, disclosure))
+            try:
+                path = await self._open(turn, principal, disclosure)
+                decision = await self._decide(path)
+                key = self._cache_key(path, decision)
+                cached = await self._cached(path, key)
+            finally:
+                await admission
             if cached is not None:
                 async for event in self._replay(path, cached):
                     yield event
@@ -111,10 +119,11 @@ class Responder:
             reply = ChatReply(turn.request_id, disclosure.started_at)
             async with aclosing(self._answer(path, decision, reply)) as events:
                 async for event in events:
+                    if isinstance(event, ReplyEnd) and key is not None:
+                        self._background.keep(self._fill_cache(path, key, reply))
                     yield event
-            await self._fill_cache(path, key, reply)
 
-    async def admit(self, tenant: Tenant, disclosure: Disclosure) -> None:
+    async def _admit(self, tenant: Tenant, disclosure: Disclosure) -> None:
         """Count the request against the tenant's rate.
 
         Raises:
@@ -221,12 +230,12 @@ class Responder:
         await self._meter.record_unasked(record, path.tenant)
         yield ReplyEnd(usage=disclosure.usage, model=cached.model)
 
-    async def _fill_cache(self, path: _Path, key: str | None, reply: ChatReply) -> None:
+    async def _fill_cache(self, path: _Path, key: str, reply: ChatReply) -> None:
         disclosure = path.disclosure
         was_planned = disclosure.decision is not None and (
             disclosure.model == disclosure.decision.model
         )
-        if key is None or path.turn.cache_mode == "read" or not was_planned:
+        if path.turn.cache_mode == "read" or not was_planned:
             return
         answer = CachedAnswer(
             reply.choices, disclosure.usage or Usage(0, 0), disclosure.model or ""

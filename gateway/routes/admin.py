@@ -80,10 +80,12 @@ async def put_tenant(
     known = {"USD", *(pair.removeprefix("USD_") for pair in wired.settings.fx)}
     if body.currency is not None and body.currency not in known:
         raise _invalid("currency", body.currency, f"one with rates: {', '.join(sorted(known))}")
-    if body.policy is not None:
+    if body.policy is not None or body.currency is not None:
+        standing = await wired.tenants.tenant(tenant_id) or Tenant(tenant_id)
         try:
-            text = wired.policies.text_of(body.policy)
-            wired.policies.check(text, f"{body.policy}.yaml", name=body.policy)
+            wired.policies.check_file(
+                body.policy or standing.policy, body.currency or standing.currency
+            )
         except UnknownPolicy as error:
             raise RequestError(str(error), code="invalid_value", param="policy") from error
     tenant = await wired.tenants.put_tenant(

@@ -56,7 +56,11 @@ async def put_policy(
     except UnicodeDecodeError as error:
         raise RequestError("The policy is not UTF-8 text.", code="invalid_policy") from error
     version = await wired.policies.put(
-        tenant_id, text, name=tenant.policy, if_match=_strong(if_match)
+        tenant_id,
+        text,
+        name=tenant.policy,
+        if_match=_strong(if_match),
+        currency=tenant.currency,
     )
     return _put(version)
 
@@ -84,9 +88,11 @@ async def roll_back(
     wired: Wired, tenant_id: str, body: RollbackBody, if_match: IfMatch = None
 ) -> JSONResponse:
     """Put an earlier version again, as a new one."""
-    await existing_tenant(wired, tenant_id)
+    tenant = await existing_tenant(wired, tenant_id)
     try:
-        version = await wired.policies.rollback(tenant_id, body.version, if_match=_strong(if_match))
+        version = await wired.policies.rollback(
+            tenant_id, body.version, if_match=_strong(if_match), currency=tenant.currency
+        )
     except UnknownPolicy as error:
         raise _no_version(body.version) from error
     return _put(version)

@@ -76,13 +76,12 @@ class ChatEndpoint:
         try:
             principal = await self._authenticator.authenticate(headers)
             principal.require("chat")
-            await self._responder.admit(principal.tenant, disclosure)
             body = await _read(receive)
             turn = parse_chat(body, headers, request_id)
             disclosure.requested = turn.requested
             disclosure.dropped_params.extend(turn.dropped_params)
             work = self._work(turn, principal, body, headers.get("idempotency-key"), answer)
-            await _unless_gone(receive, answer.keep_alive(), work)
+            await _unless_gone(receive, answer.keep_alive if turn.is_stream else None, work)
         except CallerGone:
             return
         except Exception as error:  # noqa: BLE001 - the front counts it; the caller gets the table's row
@@ -208,12 +207,12 @@ class _Answer:
         await send_error(self._send, failure, self.disclosure.headers())
 
     async def keep_alive(self) -> None:
-        """Send a comment after every 10 s of silence, for as long as the stream is open."""
+        """Send a comment after every 10 s of silence; the first one opens the stream."""
         loop = asyncio.get_running_loop()
         while True:
             silence_s = loop.time() - self._last_write_s
-            if silence_s < _SILENCE_S or not self._is_stream:
-                await asyncio.sleep(max(0.05, _SILENCE_S - silence_s))
+            if silence_s < _SILENCE_S:
+                await asyncio.sleep(_SILENCE_S - silence_s)
             else:
                 await self._write(KEEP_ALIVE)
 
@@ -246,7 +245,9 @@ async def _read(receive: Receive) -> bytes:
 
 
 async def _unless_gone(
-    receive: Receive, companion: Coroutine[Any, Any, None], work: Coroutine[Any, Any, None]
+    receive: Receive,
+    companion: Callable[[], Coroutine[Any, Any, None]] | None,
+    work: Coroutine[Any, Any, None],
 ) -> None:
     """Await the work beside its companion; cancel both when the caller leaves.
 
@@ -262,7 +263,9 @@ async def _unless_gone(
     failure: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(watch()), group.create_task(companion)]
+            beside = [group.create_task(watch())]
+            if companion is not None:
+                beside.append(group.create_task(companion()))
             try:
                 await work
             except Exception as error:  # noqa: BLE001 - carried out of the group unwrapped

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from gateway.auth import Principal
 from gateway.errors import RequestError
 from gateway.routes.dependencies import Wired, require
+from gateway.services import Services
 from policies.books import GROUPS, CostRow, day_bounds
 
 router = APIRouter()
@@ -75,13 +76,9 @@ async def costs(wired: Wired, asked: Asked) -> JSONResponse:
     """Return costs by group, with their exact total."""
     tenant = asked.tenant.id
     await wired.books.catch_up(tenant)
-    rows = await wired.books.costs(
-        tenant, start=asked.start, end=asked.end, timezone=asked.tz, group_by=asked.groups
-    )
+    rows = await _rows(wired, asked, asked.groups)
     # A turn with two tags stands in two rows, so the total is asked for on its own.
-    totals = await wired.books.costs(
-        tenant, start=asked.start, end=asked.end, timezone=asked.tz, group_by=()
-    )
+    totals = await _rows(wired, asked, ())
     now = wired.clock()
     n_waiting, oldest_s = await wired.books.backlog(tenant)
     lag_s = now.timestamp() - oldest_s if n_waiting and oldest_s else 0.0
@@ -104,13 +101,7 @@ async def costs(wired: Wired, asked: Asked) -> JSONResponse:
 async def export(wired: Wired, asked: Asked) -> Response:
     """Return the same rows as CSV; no cell can be read as a formula."""
     await wired.books.catch_up(asked.tenant.id)
-    rows = await wired.books.costs(
-        asked.tenant.id,
-        start=asked.start,
-        end=asked.end,
-        timezone=asked.tz,
-        group_by=asked.groups,
-    )
+    rows = await _rows(wired, asked, asked.groups)
     return Response(
         _csv(asked.groups, rows, asked.currency),
         media_type="text/csv; charset=utf-8",
@@ -133,6 +124,17 @@ async def budget(wired: Wired, principal: Reader) -> JSONResponse:
             "period": state.period,
             "resets_at": state.resets_at.isoformat() if state.resets_at else None,
         }
+    )
+
+
+async def _rows(wired: Services, asked: CostQuery, groups: Sequence[str]) -> list[CostRow]:
+    return await wired.books.costs(
+        asked.tenant.id,
+        start=asked.start,
+        end=asked.end,
+        timezone=asked.tz,
+        group_by=groups,
+        currency=None if asked.currency == "USD" else asked.currency,
     )
 
 

@@ -77,6 +77,7 @@ async def test_a_spent_budget_is_429_with_its_reset(gateway):
 
 
 async def test_concurrent_turns_never_pass_the_budget(gateway):
+    gateway.near.script.insert(0, 0.2)
     # A turn may fall back to the strong model, so it holds about (12 x 10 + 64 x 20) millionths of
     # a dollar: 0.11 INR. Five fit at once, and the small model spends far less.
     await put_policy(gateway, budget={"limit": "0.6 INR", "period": "month"})
