@@ -9,8 +9,8 @@ import orjson
 
 from memory.conversation import Message
 
-MESSAGE_TOKENS = 4
-"""Role markers around each message. Source: OpenAI's cookbook counts 3, common templates 3 to 5."""
+MESSAGE_TOKENS = 6
+"""Role markers around each message, from above: ChatML and Llama 3 take 5, OpenAI counts 3."""
 REPLY_TOKENS = 3
 """The opening of the reply that every prompt ends with."""
 PART_TOKENS = 1100
