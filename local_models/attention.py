@@ -1,10 +1,11 @@
-"""Attention over a paged KV cache: where keys and values lie, and how queries read them.
+"""Attention over a paged KV cache in torch: where keys and values lie, how queries read them.
 
 Owns the cache tensors. Knows pages and positions, not requests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,27 +16,27 @@ from local_models.shape import ModelShape
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One sequence's part of a batch: rows [first, first + n_rows) at positions from `position`.
+    """One sequence's part of a step: rows [first, first + n_rows) at positions from `position`.
 
-    `pages` int64 [n] holds its page numbers in order.
+    `pages` holds its page numbers in order, those of its earlier tokens included.
     """
 
     first: int
     n_rows: int
     position: int
-    pages: torch.Tensor
+    pages: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """What every layer of one step needs: positions int64 [rows], slots int64 [rows], spans.
+class Places:
+    """Where a step's rows are: positions int64 [rows], slots int64 [rows], pages per span.
 
     A slot is page * page_tokens + offset: the place in the cache of a row's key and value.
     """
 
     positions: torch.Tensor
     slots: torch.Tensor
-    spans: tuple[Span, ...]
+    pages: tuple[torch.Tensor, ...]
 
 
 class PagedCache:
@@ -47,8 +48,26 @@ class PagedCache:
         # torch.empty: memory is touched, and so resident, only where pages are used.
         self.values = torch.empty(size, dtype=torch.float32)
 
+    def places(self, spans: Sequence[Span]) -> Places:
+        """Return where the rows of these spans are."""
+        size = self.page_tokens
+        positions: list[int] = []
+        slots: list[int] = []
+        for span in spans:
+            own = range(span.position, span.position + span.n_rows)
+            positions += own
+            slots += [span.pages[p // size] * size + p % size for p in own]
+        pages = tuple(torch.tensor(span.pages) for span in spans)
+        return Places(torch.tensor(positions), torch.tensor(slots), pages)
+
     def attend(
-        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, batch: Batch
+        self,
+        layer: int,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        spans: Sequence[Span],
+        places: Places,
     ) -> torch.Tensor:
         """Store this step's keys and values, then return each row's attention output.
 
@@ -56,13 +75,11 @@ class PagedCache:
         position of its sequence up to its own.
         """
         keys, values = self.values[layer, 0], self.values[layer, 1]
-        keys.index_copy_(0, batch.slots, k)
-        values.index_copy_(0, batch.slots, v)
+        keys.index_copy_(0, places.slots, k)
+        values.index_copy_(0, places.slots, v)
         out = torch.empty_like(q)
-        for span in batch.spans:
+        for span, pages in zip(spans, places.pages, strict=True):
             n_seen = span.position + span.n_rows
-            seen_k = self._gather(keys, span.pages, n_seen)
-            seen_v = self._gather(values, span.pages, n_seen)
             rows = slice(span.first, span.first + span.n_rows)
             mask = None
             if span.n_rows > 1:
@@ -70,8 +87,8 @@ class PagedCache:
                 mask = at[None, :] <= at[span.position :, None]
             out[rows] = F.scaled_dot_product_attention(
                 q[rows].transpose(0, 1)[None],
-                seen_k.transpose(0, 1)[None],
-                seen_v.transpose(0, 1)[None],
+                self._gather(keys, pages, n_seen).transpose(0, 1)[None],
+                self._gather(values, pages, n_seen).transpose(0, 1)[None],
                 attn_mask=mask,
                 enable_gqa=True,
             )[0].transpose(0, 1)

@@ -17,14 +17,15 @@ from local_models.config import EngineConfig
 from local_models.errors import ModelRefused, RequestRefused
 from local_models.kv_blocks import PagePool
 from local_models.model import Model
-from local_models.runner import Runner
+from local_models.native import NativeModel, build_library, can_serve
+from local_models.runner import Executor, Runner
 from local_models.scheduler import Scheduler
 from local_models.sequence import Finish, SamplingParams, Sequence, TokenLogprobs, Watcher
 from local_models.shape import ModelShape, load_shape
 from local_models.speculate import draft_by_lookup
 from local_models.stats import EngineStats
 from local_models.store import find_model
-from local_models.weights import load_weights
+from local_models.weights import Weights, load_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Engine:
     def __init__(
         self,
         config: EngineConfig,
-        model: Model,
+        model: Executor,
         *,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -198,4 +199,15 @@ def load_engine(config: EngineConfig, *, clock_s: Callable[[], float] = time.mon
     torch.set_num_threads(config.n_threads)
     folder = find_model(config.model)
     shape = load_shape(folder)
-    return Engine(config, Model(shape, load_weights(folder, config.quantize)), clock_s=clock_s)
+    weights = load_weights(folder, config.quantize)
+    return Engine(config, _executor(config, shape, weights), clock_s=clock_s)
+
+
+def _executor(config: EngineConfig, shape: ModelShape, weights: Weights) -> Executor:
+    """Return the C decoder where it can serve, else the torch one."""
+    if config.quantize != "none" and can_serve(shape, config.page_tokens):
+        library = build_library()
+        if library is not None:
+            bits = 8 if config.quantize == "int8" else 4
+            return NativeModel(shape, weights, bits, library, config.n_threads)
+    return Model(shape, weights)

@@ -6,10 +6,12 @@ rows of any mix of sequences go through together.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 
-from local_models.attention import Batch, PagedCache
+from local_models.attention import PagedCache, Places, Span
 from local_models.shape import ModelShape
 from local_models.weights import Weights
 
@@ -29,21 +31,27 @@ class Model:
         )
         self._cos, self._sin = angles.cos(), angles.sin()
 
+    def allocate(self, n_pages: int, page_tokens: int) -> None:
+        """Take memory for the KV pages."""
+        self._cache = PagedCache(self.shape, n_pages, page_tokens)
+
     @torch.inference_mode()
     def forward(
-        self, tokens: torch.Tensor, batch: Batch, cache: PagedCache, wanted: torch.Tensor
+        self, tokens: Sequence[int], spans: Sequence[Span], wanted: Sequence[int]
     ) -> torch.Tensor:
         """Return float32 logits [len(wanted), vocabulary] of the wanted rows.
 
-        tokens int64 [rows]; wanted int64, rows whose next token is to be chosen. The cache gains
-        this batch's keys and values.
+        `wanted` are the rows whose next token is to be chosen. The cache gains the keys and values
+        of all rows.
         """
-        cos = self._cos[batch.positions][:, None]
-        sin = self._sin[batch.positions][:, None]
-        x = self._embed(tokens)
+        places = self._cache.places(spans)
+        cos = self._cos[places.positions][:, None]
+        sin = self._sin[places.positions][:, None]
+        x = self._embed(torch.tensor(tokens))
         for layer in self._layers:
-            x = layer.forward(x, cos, sin, batch, cache)
-        x = F.rms_norm(x[wanted], (self.shape.hidden,), self._norm, self.shape.norm_eps)
+            x = layer.forward(x, cos, sin, spans, places, self._cache)
+        x = x[torch.tensor(wanted, dtype=torch.int64)]
+        x = F.rms_norm(x, (self.shape.hidden,), self._norm, self.shape.norm_eps)
         return self._head(x).float()
 
 
@@ -70,7 +78,8 @@ class _Layer:
         x: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        batch: Batch,
+        spans: Sequence[Span],
+        places: Places,
         cache: PagedCache,
     ) -> torch.Tensor:
         shape = self._shape
@@ -83,7 +92,7 @@ class _Layer:
             q = F.rms_norm(q, (dim,), self._q_norm, shape.norm_eps)
             k = F.rms_norm(k, (dim,), self._k_norm, shape.norm_eps)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-        x = x + self._out(cache.attend(self._at, q, k, v, batch).flatten(1))
+        x = x + self._out(cache.attend(self._at, q, k, v, spans, places).flatten(1))
         gate, up = self._gate_up(F.rms_norm(x, hidden, self._mlp_norm, shape.norm_eps)).chunk(
             2, dim=1
         )

@@ -1,20 +1,22 @@
 """Runner: a step's work -> batch tensors -> the model -> chosen tokens.
 
-Owns the model, the cache tensors and the sampler. Knows sequences, not queues.
+Owns the model and the sampler. Knows sequences, not queues.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
-from local_models.attention import Batch, PagedCache, Span
+from local_models.attention import Span
 from local_models.config import EngineConfig
-from local_models.model import Model
 from local_models.sampling import Sampler
 from local_models.scheduler import Work
 from local_models.sequence import Finish, TokenLogprobs
+from local_models.shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,41 +29,43 @@ class Chosen:
     n_accepted: int = 0
 
 
+class Executor(Protocol):
+    """A model that runs flat rows: `model.Model` in torch, `native.NativeModel` in C."""
+
+    shape: ModelShape
+
+    def allocate(self, n_pages: int, page_tokens: int) -> None:
+        """Take memory for the KV pages; called once, before any forward."""
+        ...
+
+    def forward(
+        self, tokens: Sequence[int], spans: Sequence[Span], wanted: Sequence[int]
+    ) -> torch.Tensor:
+        """Return float32 logits [len(wanted), vocabulary]."""
+        ...
+
+
 class Runner:
     """Runs one step at a time on the engine's thread."""
 
-    def __init__(self, model: Model, config: EngineConfig, n_pages: int) -> None:
-        self.config = config
+    def __init__(self, model: Executor, config: EngineConfig, n_pages: int) -> None:
         self._model = model
-        self._cache = PagedCache(model.shape, n_pages, config.page_tokens)
+        model.allocate(n_pages, config.page_tokens)
         self._sampler = Sampler()
 
     def run(self, step: list[Work]) -> list[Chosen]:
         """Run the step's rows through the model and append the chosen tokens to the sequences."""
         tokens: list[int] = []
-        positions: list[int] = []
-        slots: list[int] = []
         wanted: list[int] = []
         spans: list[Span] = []
-        size = self.config.page_tokens
         for work in step:
-            sequence = work.sequence
-            first, start = len(tokens), work.start
-            end = start + work.n_tokens
-            tokens += sequence.tokens[start:end]
+            sequence, first = work.sequence, len(tokens)
+            tokens += sequence.tokens[work.start : work.start + work.n_tokens]
             tokens += work.drafts
-            n_rows = work.n_tokens + len(work.drafts)
-            pages = sequence.pages
-            positions += range(start, start + n_rows)
-            slots += [pages[p // size] * size + p % size for p in range(start, start + n_rows)]
-            spans.append(Span(first, n_rows, start, torch.tensor(pages)))
+            spans.append(Span(first, len(tokens) - first, work.start, sequence.pages))
             if work.samples:
-                wanted += range(first + work.n_tokens - 1, first + n_rows)
-        batch = Batch(torch.tensor(positions), torch.tensor(slots), tuple(spans))
-        logits = self._model.forward(
-            torch.tensor(tokens), batch, self._cache, torch.tensor(wanted, dtype=torch.int64)
-        )
-        return self._choose(step, logits)
+                wanted += range(first + work.n_tokens - 1, len(tokens))
+        return self._choose(step, self._model.forward(tokens, spans, wanted))
 
     def _choose(self, step: list[Work], logits: torch.Tensor) -> list[Chosen]:
         greedy = logits.argmax(-1).tolist()

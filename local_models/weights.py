@@ -7,7 +7,7 @@ of linear layer behind one call. Knows nothing of attention or batching.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -114,16 +114,36 @@ class Weights:
 
     def linear(self, *names: str, bias: bool = False) -> Linear:
         """Return one layer over the named matrices stacked by rows (q, k, v become one product)."""
-        biases = [self.vector(n.removesuffix("weight") + "bias") for n in names] if bias else None
-        stacked_bias = torch.cat(biases) if biases else None
-        parts = [self._take(name) for name in names]
-        if parts[0].dtype == torch.int8:
+        added = self.biases(names) if bias else None
+        if self._quantize == "int8":
+            return Int8Linear(*self.int8(*names), added)
+        weight = self.matrix(*names)
+        # A matrix whose sides do not fit the packed layout keeps full precision.
+        fits = weight.shape[1] % INT4_GROUP == 0 and weight.shape[0] % 16 == 0
+        if self._quantize == "int4" and fits:
+            return Int4Linear(weight, added)
+        return FloatLinear(weight, added)
+
+    def matrix(self, *names: str) -> torch.Tensor:
+        """Return the named matrices stacked by rows, float32 [rows, columns]."""
+        parts = []
+        for name in names:
+            part = self._take(name)
+            if part.dtype == torch.int8:
+                part = part.float() * self._take(f"{name}_scale").float()[:, None]
+            parts.append(part.float())
+        return torch.cat(parts)
+
+    def int8(self, *names: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the named matrices stacked as int8 [rows, columns] and float32 scales [rows]."""
+        if all(self._take(name).dtype == torch.int8 for name in names):
             scales = [self._take(f"{name}_scale").float() for name in names]
-            if self._quantize == "int8":
-                return Int8Linear(torch.cat(parts), torch.cat(scales), stacked_bias)
-            parts = [p.float() * s[:, None] for p, s in zip(parts, scales, strict=True)]
-        weight = torch.cat([part.float() for part in parts])
-        return make_linear(weight, stacked_bias, self._quantize)
+            return torch.cat([self._take(name) for name in names]), torch.cat(scales)
+        return quantize_rows(self.matrix(*names))
+
+    def biases(self, names: Sequence[str]) -> torch.Tensor:
+        """Return the biases beside the named matrices, stacked."""
+        return torch.cat([self.vector(n.removesuffix("weight") + "bias") for n in names])
 
     def _take(self, name: str) -> torch.Tensor:
         tensor = self._tensors.get(name)
@@ -132,15 +152,10 @@ class Weights:
         return tensor
 
 
-def make_linear(weight: torch.Tensor, bias: torch.Tensor | None, quantize: Quantize) -> Linear:
-    """Return the layer that holds a float32 matrix in the wanted precision."""
-    if quantize == "int8":
-        scale = weight.abs().amax(dim=1).clamp(min=1e-8) / 127
-        return Int8Linear((weight / scale[:, None]).round().to(torch.int8), scale, bias)
-    # A matrix whose sides do not fit the packed layout keeps full precision.
-    if quantize == "int4" and weight.shape[1] % INT4_GROUP == 0 and weight.shape[0] % 16 == 0:
-        return Int4Linear(weight, bias)
-    return FloatLinear(weight.contiguous(), bias)
+def quantize_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a float matrix as int8 [rows, columns] and its float32 scales [rows]."""
+    scale = weight.abs().amax(dim=1).clamp(min=1e-8) / 127
+    return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 def load_weights(folder: Path, quantize: Quantize) -> Weights:
