@@ -93,7 +93,7 @@ def plan_context(
         summary = min(int(shares.summary * room), shares.summary_tokens)
         summary = summary if summary >= shares.smallest_summary_tokens else 0
         tail = min(int(shares.tail * room), shares.tail_tokens)
-        spacing = max(min(int(shares.tail * window_tokens), shares.tail_tokens), 64)
+        spacing = max(min(int(shares.tail * window_tokens), shares.tail_tokens) * 2 // 3, 48)
         start = head.folded_start(tail, spacing)
     return Plan(start, head.entries(start), current, fixed, summary, limit_tokens)
 
@@ -271,7 +271,7 @@ class _Head:
                 break
             point = self._turn_start(crossing + 1)
             if point >= earliest:
-                return point
+                return point if point < len(self) else earliest
         return earliest
 
     def _whole(self, i: int) -> int:

@@ -84,7 +84,7 @@ class OnnxEmbedder:
     ) -> None:
         self._load_session = load_session
         self._session: Any = None
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self._revision = revision
         self._is_english = is_english
         self._max_waiting = max_waiting
@@ -149,7 +149,7 @@ class OnnxEmbedder:
         """Encode a text in chunks of 126 tokens; past four chunks the rest is not looked at."""
         if self._session is None:
             self._session = self._load_session()
-        ids = self._tokenizer.encode(text[:8000]).ids
+        ids = self.tokenizer.encode(text[:8000]).ids
         first, last, inner = ids[:1], ids[-1:], ids[1:-1]
         starts = range(0, max(len(inner), 1), _CHUNK_TOKENS)
         sentences, tokens = [], []
