@@ -44,8 +44,9 @@ class Background:
         await self._group.__aexit__(None, None, None)
 
     def keep(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Return a task that goes on when its caller is cancelled."""
-        task = self._group.create_task(work)
+        """Return a task that goes on when its caller is cancelled; its failure is its awaiter's."""
+        # Not in the group: there, one failed turn would end everybody's periodic work.
+        task = asyncio.get_running_loop().create_task(work)
         self._kept.add(task)
         task.add_done_callback(self._kept.discard)
         return task

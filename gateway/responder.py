@@ -117,10 +117,8 @@ class Responder:
                     yield event
                 return
             reply = ChatReply(turn.request_id, disclosure.started_at)
-            async with aclosing(self._answer(path, decision, reply)) as events:
+            async with aclosing(self._answer(path, decision, reply, key)) as events:
                 async for event in events:
-                    if isinstance(event, ReplyEnd) and key is not None:
-                        self._background.keep(self._fill_cache(path, key, reply))
                     yield event
 
     async def _admit(self, tenant: Tenant, disclosure: Disclosure) -> None:
@@ -230,25 +228,24 @@ class Responder:
         await self._meter.record_unasked(record, path.tenant)
         yield ReplyEnd(usage=disclosure.usage, model=cached.model)
 
-    async def _fill_cache(self, path: _Path, key: str, reply: ChatReply) -> None:
-        disclosure = path.disclosure
-        was_planned = disclosure.decision is not None and (
-            disclosure.model == disclosure.decision.model
-        )
-        if path.turn.cache_mode == "read" or not was_planned:
+    async def _fill_cache(
+        self, path: _Path, key: str | None, end: ReplyEnd, reply: ChatReply
+    ) -> None:
+        decision, model = path.disclosure.decision, path.disclosure.model
+        if key is None or path.turn.cache_mode == "read" or decision is None:
             return
-        answer = CachedAnswer(
-            reply.choices, disclosure.usage or Usage(0, 0), disclosure.model or ""
-        )
+        if model != decision.model:  # a fallback's answer is not the planned model's
+            return
+        answer = CachedAnswer(reply.choices, end.usage or Usage(0, 0), model)
         try:
             await self._cache.put(key, path.tenant.id, answer, path.policy.cache.ttl_s)
         except STORE_FAILURES as error:
-            self._degrade("cache", error, disclosure)
+            self._degrade("cache", error, path.disclosure)
 
     # Steps 5 to 9: context, reservation, the user's item, the backend, the reply, the settlement.
 
     async def _answer(
-        self, path: _Path, decision: RoutingDecision, reply: ChatReply
+        self, path: _Path, decision: RoutingDecision, reply: ChatReply, key: str | None
     ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
         first_call = await self._call(path, models[0])
@@ -262,7 +259,9 @@ class Responder:
                     if isinstance(event, ReplyEnd):
                         if reply.choices:
                             await path.memory.append_reply(reply_message(reply.choices[0]))
+                        filling = self._background.keep(self._fill_cache(path, key, event, reply))
                         await metered.close("complete", event)
+                        await filling
                     else:
                         reply.add(event)
                         metered.delivered(event)
