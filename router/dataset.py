@@ -35,6 +35,8 @@ EVALUATION_ONLY = frozenset(
     }
 )
 
+# The share of such turns that a small model is taken to fail.
+_PHRASE_LEVELS = {"easy": 0.1, "hard": 0.85, "chat": 0.03}
 PHRASES_FILE = Path(__file__).with_name("phrases.tsv")
 
 _CHAT_INTENTS = frozenset(
@@ -147,20 +149,25 @@ def read_examples(folder: Path) -> list[Example]:
 
 
 def read_phrases(path: Path = PHRASES_FILE) -> list[Example]:
-    """Return the small talk and short replies that were written for this project."""
+    """Return what was written for this project: small talk, short replies, easy and hard asks.
+
+    Easy and hard ones are of one length, so that length alone cannot tell them apart.
+    """
     examples = []
     for line in path.read_text("utf-8").split("\n"):
         if line and not line.startswith("#"):
             kind, language, text = line.split("\t")
+            kind, _, task = kind.partition(":")
             examples.append(
                 Example(
                     source="phrases",
                     text=text,
-                    task="chat",
-                    domain="general",
+                    task=task or "chat",
+                    domain=None if task else "general",
                     language=language,
                     is_unsafe=False,
                     needs_context=kind == "follow_up",
+                    level=_PHRASE_LEVELS.get(kind, float("nan")),
                 )
             )
     return examples

@@ -24,7 +24,7 @@ from router.network import Floats, Weights, forward
 from router.targets import failures
 from router.teacher import load_teacher
 from router.tokens import LEXICON_FILE, Vocabulary, read_lexicon, words_of
-from router.train import DIM, fit
+from router.train import DIM, fit, prepare
 
 # Sets that are close kin leave together, so that none is known through its sibling.
 FOLDS: Mapping[str, tuple[str, ...]] = {
@@ -56,14 +56,15 @@ def evaluate(
         FileNotFoundError: if a data file or the lexicon is missing.
     """
     examples = [*read_examples(data_dir), *read_phrases()]
-    vocabulary_of = load_teacher(DIM)
-    vocabulary = Vocabulary(vocabulary_of.pieces, read_lexicon(model_dir / LEXICON_FILE))
+    teacher = load_teacher(DIM)
+    vocabulary = Vocabulary(teacher.pieces, read_lexicon(model_dir / LEXICON_FILE))
+    shaping = [example for example in examples if example.may_shape_weights]
+    prepared = prepare(shaping, vocabulary, seed=seed)
     rows: dict[str, Any] = {}
     curves: dict[str, tuple[Floats, Floats]] = {}
     for fold, held_out in folds.items():
         progress(f"without {fold}")
-        kept = [e for e in examples if e.may_shape_weights and e.source not in held_out]
-        weights = fit(kept, vocabulary_of, vocabulary, seed=seed, progress=progress).weights
+        weights = fit(prepared.without(held_out), teacher, seed=seed, progress=progress).weights
         for source in held_out:
             members = [e for e in examples if e.source == source and e.scores]
             if members:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,16 @@ _ASSUMED_LEVEL_OF_SOURCE = {
     "mbpp": 0.5,
     "human_eval": 0.5,
 }
+OPEN_SOURCES = frozenset(
+    {
+        "arena_hard_v0.1",
+        "phrases",
+        "self_instruct_seed",
+        "self_instruct_user",
+        "trec_cast",
+        "vicuna_bench",
+    }
+)
 _ASSUMED_LEVEL_OF_VICUNA = {"code": 0.6, "math": 0.7, "reasoning": 0.5, "question": 0.25}
 
 
@@ -57,6 +68,9 @@ def levels(examples: Sequence[Example]) -> Floats:
             values[rows] = failures(part)
             continue
         for row, example in zip(rows, part, strict=True):
+            if source == "phrases":
+                values[row] = example.level
+                continue
             level = _ASSUMED_LEVEL.get(example.task or "")
             if level is None and source == "vicuna_bench":
                 level = _ASSUMED_LEVEL_OF_VICUNA.get(example.task or "", 0.3)
@@ -64,6 +78,19 @@ def levels(examples: Sequence[Example]) -> Floats:
                 level if level is not None else _ASSUMED_LEVEL_OF_SOURCE.get(source, np.nan)
             )
     return values.astype(np.float32)
+
+
+def openness(examples: Sequence[Example]) -> Floats:
+    """Return the assumed level of open requests, standardized over all their sources, else NaN.
+
+    No outcomes are known for these, so sources are compared as a person would: what was collected
+    as hard against what was collected as everyday.
+    """
+    values: Any = levels(examples)
+    values[[example.source not in OPEN_SOURCES for example in examples]] = np.nan
+    if np.isfinite(values).any():
+        values = (values - np.nanmean(values)) / max(float(np.nanstd(values)), 1e-6)
+    return np.asarray(values, dtype=np.float32)
 
 
 def failures(examples: Sequence[Example]) -> Floats:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from router.dataset import Example, by_source, read_examples, read_phrases
 from router.features import FACTS, turn_text_of
 from router.labels import DOMAINS, TASKS
 from router.network import Floats, Weights, onnx_bytes
-from router.targets import difficulties, levels
+from router.targets import OPEN_SOURCES, difficulties, levels, openness
 from router.teacher import Teacher, load_teacher
 from router.tokens import LEXICON_FILE, VOCABULARY_FILE, Vocabulary, read_lexicon, words_of
 from router.tune import Targets, TuneConfig, Tuned, tuned
@@ -38,7 +38,10 @@ PARTS: dict[str, tuple[frozenset[str] | None, float]] = {
     "steps": (frozenset({"gsm8k_train"}), 1.0),
     "contest": (frozenset({"agieval_math"}), 0.5),
     "school": (frozenset({"mmlu_subjects"}), 0.7),
+    "open": (OPEN_SOURCES, 0.7),
 }
+# Classification heads see this many rows at most: more change nothing but the time.
+MOST_ROWS_OF_A_HEAD = 12_000
 Progress = Callable[[str], None]
 
 
@@ -78,7 +81,8 @@ def train(
     progress("token vectors")
     teacher = load_teacher(DIM)
     vocabulary = Vocabulary(teacher.pieces, read_lexicon(lexicon))
-    trained = fit(examples, teacher, vocabulary, seed=seed, progress=progress)
+    prepared = prepare(examples, vocabulary, seed=seed)
+    trained = fit(prepared, teacher, seed=seed, progress=progress)
     progress("writing")
     out_dir.mkdir(parents=True, exist_ok=True)
     about = {**trained.about, "seed": seed}
@@ -91,16 +95,33 @@ def train(
     return about
 
 
-def fit(
-    examples: Sequence[Example],
-    teacher: Teacher,
-    vocabulary: Vocabulary,
-    *,
-    seed: int,
-    config: TuneConfig | None = None,
-    progress: Progress = lambda step: None,
-) -> Trained:
-    """Return the model fitted on examples, in the weights that the graph will hold."""
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Examples as numbers; copies that ask the same in other words stand after the originals.
+
+    parts: float32 [examples] by name, NaN where unknown; level: float32 [examples], likewise.
+    """
+
+    examples: list[Example]
+    ids: list[list[int]]
+    facts: Floats
+    parts: dict[str, Floats]
+    level: Floats
+
+    def without(self, sources: Collection[str]) -> Prepared:
+        """Return the examples of all other sources."""
+        rows = [row for row, e in enumerate(self.examples) if e.source not in sources]
+        return Prepared(
+            [self.examples[row] for row in rows],
+            [self.ids[row] for row in rows],
+            self.facts[rows],
+            {name: values[rows] for name, values in self.parts.items()},
+            self.level[rows],
+        )
+
+
+def prepare(examples: Sequence[Example], vocabulary: Vocabulary, *, seed: int) -> Prepared:
+    """Return examples, sampled and with copies, as the numbers that training needs."""
     draw = random.Random(seed)
     examples = _sampled(examples, draw)
     # Centred before copies are added, so that a copy has its original's target.
@@ -109,26 +130,48 @@ def fit(
     rows = [*range(len(examples)), *copied]
     copies = [replace(examples[r], text=augmented(examples[r].text, draw)) for r in copied]
     examples = [*examples, *copies]
-    parts = {name: values[rows] for name, values in parts.items()}
-    ids = [vocabulary.ids_of(words_of(_read(example).current)) or [0] for example in examples]
-    facts = np.array([_facts(example, draw) for example in examples], np.float32)
-    weight = _source_weights(examples)
+    reads = [turn_text_of([Message("user", example.text)]) for example in examples]
+    return Prepared(
+        examples,
+        [vocabulary.ids_of(words_of(read.current)) or [0] for read in reads],
+        np.array([_placed(read.facts, draw) for read in reads], np.float32),
+        {name: values[rows] for name, values in parts.items()},
+        level[rows],
+    )
+
+
+def fit(
+    prepared: Prepared,
+    teacher: Teacher,
+    *,
+    seed: int,
+    config: TuneConfig | None = None,
+    progress: Progress = lambda step: None,
+) -> Trained:
+    """Return the model fitted on what was prepared, in the weights that the graph will hold."""
+    examples = prepared.examples
     targets = Targets(
-        np.stack(list(parts.values()), 1),
+        np.stack(list(prepared.parts.values()), 1),
         [
             _classes(examples, "task", TASKS),
             _classes(examples, "domain", DOMAINS),
             *_flags(examples),
         ],
         [len(TASKS), len(DOMAINS), 2, 2],
-        weight,
+        _source_weights(examples),
     )
     table = np.vstack([np.zeros((1, teacher.vectors.shape[1])), teacher.vectors])
     lower = tuned(
-        table.astype(np.float32), ids, facts, targets, seed=seed, config=config, progress=progress
+        table.astype(np.float32),
+        prepared.ids,
+        prepared.facts,
+        targets,
+        seed=seed,
+        config=config,
+        progress=progress,
     )
     progress("heads")
-    weights = _with_heads(lower, examples, ids, facts, parts, level[rows], weight, seed)
+    weights = _with_heads(lower, prepared, targets.weight, seed)
     sources = {source: len(found) for source, found in by_source(examples).items()}
     return Trained(weights, teacher.pieces, {"rows_by_source": sources})
 
@@ -152,7 +195,8 @@ def _parts(examples: Sequence[Example]) -> dict[str, Floats]:
             bool(example.scores) if sources is None else example.source in sources
             for example in examples
         ]
-        parts[name] = np.where(belongs, values, np.nan).astype(np.float32)
+        stated = openness(examples) if name == "open" else values
+        parts[name] = np.where(belongs, stated, np.nan).astype(np.float32)
     return parts
 
 
@@ -161,21 +205,17 @@ def _deserves_copy(example: Example, draw: random.Random) -> bool:
     return draw.random() < (1.0 if is_judged else 0.3)
 
 
-def _read(example: Example) -> Any:
-    return turn_text_of([Message("user", example.text)])
-
-
-def _facts(example: Example, draw: random.Random) -> tuple[float, ...]:
-    """Return the facts of an example as if it stood somewhere in a conversation.
+def _placed(facts: Sequence[float], draw: random.Random) -> tuple[float, ...]:
+    """Return the facts of a turn as if it stood somewhere in a conversation.
 
     Where it stands is drawn, because no source tells: so nothing is learned from it.
     """
-    facts = dict(zip(FACTS, _read(example).facts, strict=True))
+    placed = dict(zip(FACTS, facts, strict=True))
     if draw.random() < 0.6:
-        facts["follows_answer"] = 1.0
-        facts["answers_question"] = float(draw.random() < 0.3)
-        facts["turn"] = float(np.log1p(draw.randint(2, 40)) / 3)
-    return tuple(facts.values())
+        placed["follows_answer"] = 1.0
+        placed["answers_question"] = float(draw.random() < 0.3)
+        placed["turn"] = float(np.log1p(draw.randint(2, 40)) / 3)
+    return tuple(placed.values())
 
 
 def _source_weights(examples: Sequence[Example]) -> Floats:
@@ -206,25 +246,17 @@ def _quantized(table: Floats) -> tuple[Any, Floats]:
     return np.round(table / scale).astype(np.int8), scale.astype(np.float32)
 
 
-def _with_heads(
-    lower: Tuned,
-    examples: Sequence[Example],
-    ids: list[list[int]],
-    facts: Floats,
-    parts: dict[str, Floats],
-    level: Floats,
-    weight: Floats,
-    seed: int,
-) -> Weights:
+def _with_heads(lower: Tuned, prepared: Prepared, weight: Floats, seed: int) -> Weights:
     """Return the whole model: tables in int8, and heads fitted on what those tables give."""
+    examples, ids = prepared.examples, prepared.ids
     vectors, vector_scale = _quantized(lower.vectors)
     counts, count_scale = _quantized(lower.counts)
     pooled = np.array([vectors[rows].astype(np.float32).mean(0) for rows in ids]) * vector_scale
     counted = np.array([counts[rows].astype(np.float32).sum(0) for rows in ids]) * count_scale
-    inputs = (np.hstack([pooled, np.log1p(counted), facts]) - lower.mean) / lower.spread
+    inputs = (np.hstack([pooled, np.log1p(counted), prepared.facts]) - lower.mean) / lower.spread
     hidden = np.maximum(inputs @ lower.hidden + lower.hidden_bias, 0)
     seen = np.hstack([inputs, hidden]).astype(np.float32)
-    difficulty, difficulty_bias = _difficulty_head(seen, parts, weight)
+    difficulty, difficulty_bias = _difficulty_head(seen, prepared.parts, weight)
     unsafe, needs_context = _flags(examples)
     heads = [
         (difficulty[:, None], np.array([difficulty_bias])),
@@ -247,7 +279,7 @@ def _with_heads(
         task_levels=np.zeros(len(TASKS), np.float32),
         mixing=np.zeros(3, np.float32),
     )
-    return _calibrated(weights, seen, examples, level, weight)
+    return _calibrated(weights, seen, examples, prepared.level, weight)
 
 
 def _difficulty_head(seen: Floats, parts: dict[str, Floats], weight: Floats) -> tuple[Any, float]:
@@ -275,8 +307,13 @@ def _logistic(
     seen: Floats, labels: Any, n_classes: int, weight: Floats, seed: int
 ) -> tuple[Any, Any]:
     """Return weights and biases of a classification; one column for two classes."""
-    known = labels >= 0
-    model = LogisticRegression(C=0.05, max_iter=150, random_state=seed)
+    known = np.flatnonzero(labels >= 0)
+    if len(known) > MOST_ROWS_OF_A_HEAD:
+        draw = np.random.default_rng(seed)
+        chance = weight[known] / weight[known].sum()
+        known = draw.choice(known, MOST_ROWS_OF_A_HEAD, replace=False, p=chance)
+        weight = np.ones_like(weight)  # the draw has weighed them
+    model = LogisticRegression(C=0.05, max_iter=100, random_state=seed)
     balance = len(labels[known]) / (n_classes * np.maximum(np.bincount(labels[known]), 1))
     model.fit(seen[known], labels[known], np.sqrt(balance[labels[known]]) * weight[known])
     if n_classes == 2:

@@ -15,7 +15,7 @@ from router.network import forward, onnx_bytes
 from router.targets import difficulties, failures, levels
 from router.teacher import Teacher
 from router.tokens import Vocabulary, words_of
-from router.train import fit
+from router.train import fit, prepare
 from router.tune import TuneConfig
 
 PIECES = list(
@@ -49,7 +49,8 @@ def examples() -> list[Example]:
 def fitted(seed: int = 0):
     vocabulary = Vocabulary(PIECES)
     config = TuneConfig(epochs=2, batch=32, width=8, kinds=4)
-    return fit(examples(), teacher(), vocabulary, seed=seed, config=config), vocabulary
+    prepared = prepare(examples(), vocabulary, seed=seed)
+    return fit(prepared, teacher(), seed=seed, config=config), vocabulary
 
 
 def test_the_same_seed_gives_the_same_model():
