@@ -18,6 +18,7 @@ from local_models.answer import Answer, Send, send_body, send_error, send_json
 from local_models.config import EngineConfig
 from local_models.engine_thread import Asked, EngineThread, Mailbox, Reply
 from local_models.errors import EngineStopped, QueueFull, RequestRefused
+from local_models.grammar import Grammars
 from local_models.metrics import prometheus_text
 from local_models.text import ReplyText, TextCodec
 from local_models.wire import ChatRequest, parse_chat
@@ -44,6 +45,7 @@ class Service:
     codec: TextCodec | None = None
     engine: Engine | None = None
     thread: EngineThread | None = None
+    grammars: Grammars | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     def ready(self) -> tuple[Engine, EngineThread, TextCodec]:
@@ -130,7 +132,10 @@ class App:
         if at and params.seed is not None:
             # Choices of one request differ, and repeat when the request does.
             params = replace(params, seed=params.seed + at)
-        text = ReplyText(codec, request.stops, _grammar(codec, request))
+        mask = None
+        if request.schema is not None and self.service.grammars is not None:
+            mask = self.service.grammars.mask_of(request.schema)
+        text = ReplyText(codec, request.stops, mask)
         timeout_s = request.timeout_s
         return Asked(prompt, params, text, request.max_new_tokens, scope, timeout_s)
 
@@ -190,16 +195,6 @@ async def _encode(codec: TextCodec, request: ChatRequest) -> list[int]:
     if size > 4096:
         return await asyncio.to_thread(codec.encode_chat, request.messages, request.tools)
     return codec.encode_chat(request.messages, request.tools)
-
-
-def _grammar(codec: TextCodec, request: ChatRequest) -> Callable[[Any], Any] | None:
-    if request.schema is None:
-        return None
-    raise RequestRefused(
-        "This model cannot be held to JSON yet; ask for it in the prompt.",
-        code="unsupported_parameter",
-        param="response_format",
-    )
 
 
 async def _body(receive: Receive) -> bytes:

@@ -62,7 +62,7 @@ class EngineConfig:
     kv_memory_bytes: int = 1 << 30
     max_running: int = 32
     max_queued: int = 256
-    step_tokens: int = 512
+    step_tokens: int = 256
     default_reply_tokens: int = 1024
     reuse_prefixes: bool = True
     draft_tokens: int = 0

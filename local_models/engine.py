@@ -27,6 +27,8 @@ from local_models.stats import EngineStats
 from local_models.store import find_model
 from local_models.weights import Weights, load_weights
 
+_LEAST_STEP = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -54,6 +56,7 @@ class Engine:
             config.context_tokens or shape.context_tokens, shape.context_tokens
         )
         self.eos = shape.eos
+        self.vocabulary = shape.vocabulary
         self.stats = EngineStats(clock_s)
         self._clock_s = clock_s
         self._ids = itertools.count(1)
@@ -61,6 +64,7 @@ class Engine:
         self.scheduler = Scheduler(config, self.pool, draft_by_lookup)
         self._runner = Runner(model, config, self.pool.n_pages)
         self._ended: list[Event] = []
+        self._token_s = 0.0
 
     @property
     def has_work(self) -> bool:
@@ -152,7 +156,19 @@ class Engine:
                 self.stats.ended(sequence)
             events.append(Event(sequence, result.tokens, result.logprobs, result.finish))
         self.stats.stepped(work, now_s - started_s)
+        self._hold_target(share_s)
         return events
+
+    def _hold_target(self, token_s: float) -> None:
+        """Size the next steps so that a prompt that comes in between waits little for its turn.
+
+        A quarter of the target goes to the step in progress; the rest is for the prompt itself.
+        """
+        if self.config.target_ttft_ms is None:
+            return
+        self._token_s += 0.1 * (token_s - self._token_s) if self._token_s else token_s
+        wanted = int(self.config.target_ttft_ms / 1000 / 4 / max(self._token_s, 1e-9))
+        self.scheduler.step_tokens = max(_LEAST_STEP, min(wanted, self.config.step_tokens))
 
     def fail_everything(self) -> list[Event]:
         """End every sequence with `failed`, after an error inside a step; the engine goes on."""

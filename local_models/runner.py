@@ -84,9 +84,8 @@ class Runner:
     def _verify(self, work: Work, logits: torch.Tensor, greedy: list[int]) -> Chosen:
         """Choose row by row for as long as each choice equals the draft that was run after it."""
         sequence = work.sequence
-        is_plain = sequence.params.is_plain_greedy and (
-            sequence.watcher is None or sequence.watcher.allowed() is None
-        )
+        is_free = sequence.watcher is None or not sequence.watcher.is_constrained
+        is_plain = is_free and sequence.params.is_plain_greedy
         tokens: list[int] = []
         logprobs: list[TokenLogprobs] = []
         finish = None

@@ -21,12 +21,13 @@ class Sampler:
     def choose(self, sequence: Sequence, logits: torch.Tensor) -> tuple[int, TokenLogprobs | None]:
         """Return the next token of one row float32 [vocabulary], and its log probabilities.
 
-        Log probabilities are the model's own, before temperature and penalties. `logits` may be
-        changed in place.
+        Log probabilities are the model's own, before temperature and penalties.
         """
         params = sequence.params
         mask = sequence.watcher.allowed() if sequence.watcher is not None else None
         logprobs = torch.log_softmax(logits, -1) if params.top_logprobs is not None else None
+        # The row may be an inference tensor, which must not be changed in place.
+        logits = logits.clone()
         _penalise(sequence, logits)
         if mask is not None:
             logits.masked_fill_(~mask, -torch.inf)

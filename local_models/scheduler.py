@@ -125,6 +125,9 @@ class Scheduler:
             work.append(Work(sequence, sequence.n_computed, 1, True, drafts))
             budget -= 1 + len(drafts)
         prompts.sort(key=lambda s: (self._served.get(s.scope, 0.0), s.arrived_s))
+        # The step belongs to the least served scope: another's prompt beside it would only make
+        # its first token later.
+        prompts = [s for s in prompts if s.scope == prompts[0].scope]
         # A prompt always advances, even beside more decoding sequences than the budget has tokens.
         budget = max(budget, self.pool.page_tokens)
         for sequence in prompts:

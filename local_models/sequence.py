@@ -56,6 +56,11 @@ class SamplingParams:
 class Watcher(Protocol):
     """Sees each token as it is chosen; text and grammar live behind it."""
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether `allowed` may ever forbid a token."""
+        ...
+
     def push(self, token: int) -> bool:
         """Take one token; return whether the sequence ends here."""
         ...

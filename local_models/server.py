@@ -23,6 +23,7 @@ from local_models.app import App, Service
 from local_models.config import EngineConfig, Quantize
 from local_models.engine_thread import EngineThread
 from local_models.errors import LocalModelError, ModelRefused
+from local_models.grammar import Grammars
 from local_models.store import find_model
 from local_models.text import TextCodec
 
@@ -69,7 +70,8 @@ async def serve(
     )
     model_name = name or (config.model if config.model == "bundled" else Path(config.model).name)
     thread = EngineThread(engine, asyncio.get_running_loop())
-    app = App(Service(config, model_name, codec, engine, thread))
+    grammars = Grammars(codec.tokenizer, engine.vocabulary, sorted(engine.eos))
+    app = App(Service(config, model_name, codec, engine, thread, grammars))
     server = _Server(
         uvicorn.Config(
             app,

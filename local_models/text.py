@@ -139,6 +139,11 @@ class ReplyText:
         self._mask = mask
         self._tokens: list[int] = []
 
+    @property
+    def is_constrained(self) -> bool:
+        """Whether a grammar decides what may come next."""
+        return self._mask is not None
+
     def push(self, token: int) -> bool:
         """Take one token; return whether a stop string is complete."""
         if self._mask is not None:

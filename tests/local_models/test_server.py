@@ -17,6 +17,7 @@ from local_models.app import App, Service
 from local_models.config import EngineConfig
 from local_models.engine import load_engine
 from local_models.engine_thread import EngineThread
+from local_models.grammar import Grammars
 from local_models.text import TextCodec
 
 ROOT = Path(__file__).parents[2]
@@ -27,7 +28,9 @@ HELLO = [{"role": "user", "content": "hello"}]
 async def serving(folder: Path, **changes):
     config = EngineConfig(model=str(folder), quantize="none", **changes)
     thread = EngineThread(load_engine(config), asyncio.get_running_loop())
-    service = Service(config, "tiny", TextCodec.from_folder(folder), thread.engine, thread)
+    codec = TextCodec.from_folder(folder)
+    grammars = Grammars(codec.tokenizer, thread.engine.vocabulary, sorted(thread.engine.eos))
+    service = Service(config, "tiny", codec, thread.engine, thread, grammars)
     try:
         yield App(service), thread
     finally:
@@ -164,6 +167,32 @@ async def test_bad_input_is_a_400_that_names_the_field(tiny, body, param):
         assert client.status == 400
         assert client.json()["error"]["param"] == param
         assert (await chat(app)).status == 200
+
+
+async def test_a_schema_holds_even_a_random_model_to_json(tiny):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    schema = {
+        "type": "object",
+        "properties": {"is_open": {"type": "boolean"}, "day": {"enum": ["mon", "tue"]}},
+        "required": ["is_open", "day"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    async with serving(tiny[0]) as (app, _):
+        fields = {"response_format": form, "max_tokens": 100, "ignore_eos": False}
+        for temperature in (0, 1.5):
+            answer = (await chat(app, temperature=temperature, **fields)).json()
+            value = json.loads(answer["choices"][0]["message"]["content"])
+            assert isinstance(value["is_open"], bool)
+            assert value["day"] in ("mon", "tue")
+
+
+async def test_a_schema_that_is_none_is_refused(tiny):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    form = {"type": "json_schema", "json_schema": {"schema": {"type": "wizard"}}}
+    async with serving(tiny[0]) as (app, _):
+        client = await chat(app, response_format=form)
+        assert (client.status, client.json()["error"]["param"]) == (400, "response_format")
 
 
 async def test_another_models_name_is_404(tiny):

@@ -1,0 +1,191 @@
+"""The engine against transformers' static batching: tokens per CPU-second, one thread, one run.
+
+    python benchmarks/engine/run.py [--sizes 5,60] [--quick]
+
+Random-weight Llamas (the arithmetic does not depend on the values), prompts and replies of 64
+tokens, greedy, end of text ignored. `generate` runs in float32 over a full static batch, its best case:
+no padding, nothing arrives late.
+Also printed: prompt lookup on text that repeats itself, a prefix
+hit against a miss, a quiet caller beside a noisy one, and what rounding costs the bundled model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from local_models.bench import GREEDY, Load, measure
+from local_models.config import EngineConfig
+from local_models.engine import Engine, load_engine
+
+PROMPT, REPLY = 64, 64
+SHAPES = {
+    # millions of parameters: hidden, intermediate, layers, heads, kv heads
+    5: (256, 768, 4, 4, 2),
+    60: (768, 2048, 8, 12, 4),
+    200: (1024, 2816, 16, 16, 8),
+}
+
+
+def build(size: int, folder: Path) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    hidden, intermediate, layers, heads, kv_heads = SHAPES[size]
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=8192,
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+def engine_over(folder: Path | str, quantize: Any, **changes: Any) -> Engine:
+    config = {"model": str(folder), "quantize": quantize, "scope_share": 1.0} | changes
+    return load_engine(EngineConfig(**config))
+
+
+def prompts(n: int, length: int, seed: int = 0) -> list[list[int]]:
+    rng = random.Random(seed)
+    return [[rng.randrange(3, 8000) for _ in range(length)] for _ in range(n)]
+
+
+@torch.no_grad()
+def generate_rate(model: Any, n: int) -> float:
+    ids = torch.tensor(prompts(n, PROMPT))
+    mask = torch.ones_like(ids)
+    options = {"do_sample": False, "eos_token_id": None, "pad_token_id": 0, "attention_mask": mask}
+    model.generate(ids, max_new_tokens=4, **options)
+    started = time.process_time()
+    model.generate(ids, max_new_tokens=REPLY, **options)
+    return n * REPLY / (time.process_time() - started)
+
+
+def engine_rate(engine: Engine, n: int) -> float:
+    load = Load(n, n, (PROMPT, PROMPT), REPLY)
+    measure(engine, Load(1, 1, (PROMPT, PROMPT), 4))
+    engine.pool.clear_idle()
+    return measure(engine, load, seed=n).tokens_per_cpu_s
+
+
+def against_generate(sizes: list[int], repeats: int) -> None:
+    print("tokens per CPU-second (median of interleaved runs); ratio to generate fp32")
+    print("| model | concurrent | generate fp32 | engine fp32 | engine int8 | engine int4 |")
+    print("|---|---|---|---|---|---|")
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            model = build(size, Path(folder))
+            engines = {q: engine_over(folder, q) for q in ("none", "int8", "int4")}
+            for n in (1, 8, 32):
+                rates: dict[str, list[float]] = {name: [] for name in ("generate", *engines)}
+                for _ in range(repeats):
+                    rates["generate"].append(generate_rate(model, n))
+                    for name, engine in engines.items():
+                        rates[name].append(engine_rate(engine, n))
+                middle = {name: statistics.median(values) for name, values in rates.items()}
+                base = middle["generate"]
+                cells = [f"{middle[q]:.0f} ({middle[q] / base:.2f}x)" for q in engines]
+                print(f"| {size} M | {n} | {base:.0f} | {' | '.join(cells)} |", flush=True)
+
+
+def lookup(folder: Path) -> None:
+    rng = random.Random(1)
+    passage = [rng.randrange(3, 8000) for _ in range(40)]
+    cases = {"text that repeats": passage * 6, "text that does not": prompts(1, 240, seed=2)[0]}
+    print("\nprompt lookup, batch 1, int8: tokens per CPU-second off -> on")
+    for name, prompt in cases.items():
+        rates = {}
+        outputs = {}
+        for drafts in (0, 8):
+            engine = engine_over(folder, "int8", draft_tokens=drafts, reuse_prefixes=False)
+            engine.generate([prompt], GREEDY, 4)
+            started = time.process_time()
+            outputs[drafts] = engine.generate([prompt], GREEDY, 192)
+            rates[drafts] = 192 / (time.process_time() - started)
+        same = "same output" if outputs[0] == outputs[8] else "OUTPUT DIFFERS"
+        print(f"{name}: {rates[0]:.0f} -> {rates[8]:.0f} ({rates[8] / rates[0]:.2f}x, {same})")
+
+
+def prefix(folder: Path) -> None:
+    engine = engine_over(folder, "int8")
+    shared = prompts(1, 1000, seed=3)[0]
+    times = []
+    for tail in range(12):
+        started = time.perf_counter()
+        engine.generate([[*shared, 5 + tail, 6]], GREEDY, 1)
+        times.append(time.perf_counter() - started)
+    hit = statistics.median(times[1:])
+    share = hit / times[0]
+    figures = f"miss {times[0] * 1e3:.1f} ms, hit {hit * 1e3:.1f} ms ({share:.0%})"
+    print(f"\nprefix of 1,000 tokens, time to first token: {figures}")
+
+
+def neighbours(folder: Path) -> None:
+    """One request at a time from the quiet caller, ten in flight from the noisy one."""
+
+    def quiet_ttft(noisy: int) -> float:
+        engine = engine_over(folder, "int8", scope_share=0.75, reuse_prefixes=False)
+        rng = random.Random(4)
+        found, n_noisy, quiet, asked = [], 0, None, 0.0
+        while len(found) < 60:
+            while n_noisy < noisy:
+                prompt = [rng.randrange(3, 8000) for _ in range(rng.randrange(32, 512))]
+                engine.add(prompt, GREEDY, max_new_tokens=64, scope="noisy")
+                n_noisy += 1
+            if quiet is None:
+                prompt = [rng.randrange(3, 8000) for _ in range(256)]
+                quiet = engine.add(prompt, GREEDY, max_new_tokens=16, scope="quiet")
+                asked = time.perf_counter()
+                is_first = True
+            for event in engine.step():
+                if event.sequence is quiet and event.tokens and is_first:
+                    found.append(time.perf_counter() - asked)
+                    is_first = False
+                if event.finish is not None:
+                    if event.sequence is quiet:
+                        quiet = None
+                    else:
+                        n_noisy -= 1
+        return statistics.quantiles(found, n=20)[-1]
+
+    solo, beside = quiet_ttft(0), quiet_ttft(10)
+    print(
+        f"\nquiet caller's p95 time to first token: alone {solo * 1e3:.1f} ms, beside ten noisy "
+        f"requests {beside * 1e3:.1f} ms ({beside / solo:.2f}x)"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", default="5,60")
+    parser.add_argument("--quick", action="store_true", help="one repeat, the smallest model")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    sizes = [5] if options.quick else [int(size) for size in options.sizes.split(",")]
+    against_generate(sizes, 1 if options.quick else 3)
+    with tempfile.TemporaryDirectory() as folder:
+        build(sizes[-1], Path(folder))
+        print(f"\nbelow: the {sizes[-1]} M model")
+        lookup(Path(folder))
+        prefix(Path(folder))
+        neighbours(Path(folder))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
