@@ -43,6 +43,7 @@ from policies.errors import (
     LedgerUnavailable,
     PolicyConflict,
     PolicyError,
+    UnknownPolicy,
     UnknownRate,
 )
 from router.errors import ContextTooLong, ModelNotFound, NoTierAllowed, RouterError
@@ -159,6 +160,8 @@ def _of_policies(error: BaseException) -> HttpError | None:
             return HttpError(503, "server_error", "ledger_unavailable", str(error))
         case LedgerUnavailable():
             return HttpError(503, "server_error", "ledger_unavailable", str(error))
+        case UnknownPolicy():  # the operator's file is gone
+            return HttpError(503, "server_error", "policy_unavailable", str(error))
         case PolicyConflict():
             return HttpError(412, _INVALID, "policy_conflict", str(error), "If-Match")
         case DocumentErrors():

@@ -23,6 +23,7 @@ from gateway.meter import Meter, MeteredTurn, Plan, turn_record
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
 from gateway.settings import Timeouts
+from gateway.takeover import CannotTakeOver, ReplyRestart, Takeover
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import Tenant
 from gateway.turn import Disclosure, Turn
@@ -92,10 +93,11 @@ class Responder:
 
     async def respond(
         self, turn: Turn, principal: Principal, disclosure: Disclosure
-    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+    ) -> AsyncGenerator[ReplyDelta | ReplyRestart | ReplyEnd, None]:
         """Yield the answer's deltas and then one ReplyEnd, filling the disclosure on the way.
 
-        The ReplyEnd is the acknowledgement: by then the reply is stored and the money is settled.
+        A ReplyRestart in between, only where the turn allows it, voids the deltas before it. The
+        ReplyEnd is the acknowledgement: by then the reply is stored and the money is settled.
         Closing the iterator early stops generation and settles what was used.
 
         Raises:
@@ -113,8 +115,8 @@ class Responder:
             finally:
                 await admission
             if cached is not None:
-                async for event in self._replay(path, cached):
-                    yield event
+                async for kept in self._replay(path, cached):
+                    yield kept
                 return
             reply = ChatReply(turn.request_id, disclosure.started_at)
             async with aclosing(self._answer(path, decision, reply, key)) as events:
@@ -246,7 +248,7 @@ class Responder:
 
     async def _answer(
         self, path: _Path, decision: RoutingDecision, reply: ChatReply, key: str | None
-    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
+    ) -> AsyncGenerator[ReplyDelta | ReplyRestart | ReplyEnd, None]:
         models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
         first_call = await self._call(path, models[0])
         plan = Plan(models, first_call.input_tokens, lambda m: self._output_tokens(path, m))
@@ -262,9 +264,10 @@ class Responder:
                         filling = self._background.keep(self._fill_cache(path, key, event, reply))
                         await metered.close("complete", event)
                         await filling
+                    elif isinstance(event, ReplyRestart):
+                        reply.clear()
                     else:
                         reply.add(event)
-                        metered.delivered(event)
                     yield event
         except Exception as error:
             await metered.close("failed", error=f"{type(error).__name__}: {error}")
@@ -280,32 +283,41 @@ class Responder:
         metered: MeteredTurn,
         models: Sequence[ServedModel],
         call: _PreparedCall,
-    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
-        """Yield the events of the first model that answers.
+    ) -> AsyncGenerator[ReplyDelta | ReplyRestart | ReplyEnd, None]:
+        """Yield the events of the first model that answers to the end.
 
-        A model that fails before its first delta is followed by the next. Where the caller wants no
-        stream nothing has gone out yet, so a backend delivers such an answer whole or not at all.
+        A model that fails is followed by the next. Where part of its answer went out already, the
+        next one must repeat that part or the caller must have allowed a restart.
         """
+        sent = _Sent()
         for index, model in enumerate(models):
             name = model.spec.name
             path.disclosure.model = name
             path.disclosure.tier = path.policy.tier_of(name)
             metered.asked(model, call.input_tokens)
-            has_begun = False
+            takeover = sent.takeover(path.turn)
             try:
                 async for event in self._stream(path, model, call):
-                    has_begun = True
-                    yield event
+                    if isinstance(event, ReplyEnd):
+                        yield event
+                        continue
+                    metered.delivered(event)
+                    for fitted in takeover.fit(event):
+                        sent.add(fitted)
+                        yield fitted
                 self._metrics.attempts.labels(name, "complete").inc()
                 return
             except BackendError as error:
                 self._metrics.attempts.labels(name, "failed").inc()
-                if has_begun or index + 1 == len(models):
+                if index + 1 == len(models) or not sent.can_be_taken_over:
                     raise
                 following = models[index + 1]
                 path.disclosure.failed_models.append(name)
                 call = await self._call(path, following)
                 await metered.failed(error, following, call.input_tokens)
+                sent.error = error
+            except CannotTakeOver:
+                raise sent.error or BackendBroken(model.spec.backend, "It broke.") from None
 
     async def _stream(
         self, path: _Path, model: ServedModel, call: _PreparedCall
@@ -385,3 +397,26 @@ class _PreparedCall:
 
     call: Call
     input_tokens: int
+
+
+class _Sent:
+    """What of an answer has gone out, in case another model must go on from there."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self.can_be_taken_over = True
+        self.error: BackendError | None = None
+
+    def add(self, event: ReplyDelta | ReplyRestart) -> None:
+        """Note an event; tool calls, further choices and a finish cannot be continued."""
+        if isinstance(event, ReplyRestart):
+            self._pieces.clear()
+            return
+        if event.content:
+            self._pieces.append(event.content)
+        if event.fields or event.index or event.finish_reason:
+            self.can_be_taken_over = False
+
+    def takeover(self, turn: Turn) -> Takeover:
+        """Return what fits the next answer to this one; unstreamed text never left the house."""
+        return Takeover("".join(self._pieces), may_restart=turn.may_restart or not turn.is_stream)

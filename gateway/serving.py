@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import multiprocessing
+import os
 import signal
 import socket
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -163,4 +165,12 @@ async def _until_ended(worker: BaseProcess, stopping: asyncio.Event) -> None:
 
 def _work(settings: Settings, listening: socket.socket) -> None:
     set_up_logging()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _run(serve_on(settings, listening))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()  # returns when the parent is gone, however it went
+        os.kill(os.getpid(), signal.SIGTERM)

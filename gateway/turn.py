@@ -24,6 +24,7 @@ class Turn:
     `auto:best` or a catalogue name; `params` are OpenAI parameters that travel to the model as they
     are. `conversation` is the caller's name for a stored conversation, None when stateless.
     `max_cost_usd` caps the worst case of this turn. `dropped_params` could not be honoured.
+    `may_restart` lets a broken stream start again with another model's whole answer.
     """
 
     request_id: str
@@ -39,6 +40,7 @@ class Turn:
     max_cost_usd: Decimal | None = None
     cache_mode: CacheMode = "on"
     dropped_params: tuple[str, ...] = ()
+    may_restart: bool = False
 
     @property
     def needs(self) -> frozenset[str]:

@@ -23,6 +23,7 @@ from gateway.front import send_error
 from gateway.http_errors import http_error_of
 from gateway.idempotency import Claim, IdempotencyStore, Outcome
 from gateway.responder import Responder
+from gateway.takeover import ReplyRestart
 from gateway.telemetry import Degradations
 from gateway.turn import Disclosure, Turn, header_value
 from gateway.wire.chat import ChatReply, parse_chat
@@ -160,6 +161,8 @@ class _Answer:
         async for event in events:
             if isinstance(event, ReplyDelta):
                 data = frames.delta(event)
+            elif isinstance(event, ReplyRestart):
+                data = frames.restart()
             elif include_usage:
                 data = frames.usage()
             else:
@@ -178,6 +181,8 @@ class _Answer:
         async for event in events:
             if isinstance(event, ReplyDelta):
                 reply.add(event)
+            elif isinstance(event, ReplyRestart):
+                reply.clear()
         return self._outcome((_JSON,), orjson.dumps(reply.to_wire(disclosure)))
 
     async def finish(self, outcome: Outcome | None) -> None:

@@ -214,6 +214,7 @@ def parse_chat(body: bytes, headers: Mapping[str, str], request_id: str) -> Turn
         max_cost_usd=_max_cost(headers.get("x-turnwise-max-cost-usd")),
         cache_mode=_cache_mode(headers.get("x-turnwise-cache")),
         dropped_params=tuple(dropped),
+        may_restart=headers.get("x-turnwise-restart", "").lower() == "allow",
     )
 
 
@@ -405,6 +406,10 @@ class ChatReply:
                 logprobs[name] = (logprobs.get(name) or []) + (tokens or [])
         if delta.finish_reason:
             choice["finish_reason"] = delta.finish_reason
+
+    def clear(self) -> None:
+        """Forget everything: another model answers from the start."""
+        self._choices.clear()
 
     @property
     def choices(self) -> list[dict[str, Any]]:

@@ -67,6 +67,12 @@ class ChatFrames:
             chunk["turnwise"] = self._disclosure.to_wire()
         return data_frame(chunk)
 
+    def restart(self) -> bytes:
+        """Return the event that voids everything sent before it."""
+        self._begun.clear()
+        payload = {"model": self._disclosure.model, "tier": self._disclosure.tier}
+        return b"event: turnwise.restart\n" + data_frame(payload)
+
     def usage(self) -> bytes:
         """Return the usage chunk: no choices, the usage with its cost."""
         usage = self._disclosure.usage

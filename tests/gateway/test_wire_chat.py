@@ -8,7 +8,6 @@ from gateway.backends.base import ReplyDelta
 from gateway.errors import RequestError
 from gateway.wire.chat import ChatReply, parse_chat
 
-
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HELLO = {"role": "user", "content": "hello"}
 

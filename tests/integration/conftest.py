@@ -37,7 +37,7 @@ fx: {USD_INR: [{from: 2020-01-01, rate: "80"}]}
 
 
 class ScriptedBackend:
-    """Yields the events of its script: deltas and ends, exceptions are raised, numbers are waits."""
+    """Yields the events of its script; exceptions are raised, numbers are waits in seconds."""
 
     def __init__(self, *script):
         self.script = list(script) or text_reply("Hello there")

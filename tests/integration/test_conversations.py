@@ -63,9 +63,7 @@ async def test_unknown_names_create_and_unknown_conv_ids_are_404(gateway):
 
 async def test_another_tenants_conversation_does_not_exist(gateway):
     await gateway.chat("secret", headers=NAME)
-    status, _, body = await gateway.get(
-        "/v1/conversations/trip/items", key="other-key-0123456789"
-    )
+    status, _, body = await gateway.get("/v1/conversations/trip/items", key="other-key-0123456789")
     assert (status, body["error"]["code"]) == (404, "not_found")
 
 

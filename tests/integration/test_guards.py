@@ -1,4 +1,4 @@
-"""What refuses and what degrades: keys, limits, budgets, bad input, a Redis that does not answer."""
+"""What refuses and what degrades: keys, limits, budgets, bad input, a silent Redis."""
 
 import asyncio
 import io
@@ -117,7 +117,12 @@ async def test_a_body_past_the_limit_is_413(gateway):
     [
         ("/v1/chat/completions", "POST", b"{", 400),
         ("/v1/chat/completions", "POST", b"[]", 400),
-        ("/v1/chat/completions", "POST", b'{"messages":[{"role":"user","content":"\\ud800"}]}', 400),
+        (
+            "/v1/chat/completions",
+            "POST",
+            b'{"messages":[{"role":"user","content":"\\ud800"}]}',
+            400,
+        ),
         ("/v1/chat/completions", "GET", b"", 405),
         ("/v1/conversations", "POST", b'{"nope":1}', 400),
         ("/v1/conversations", "POST", b"{", 400),

@@ -115,9 +115,7 @@ async def test_a_failure_before_the_first_token_falls_back(settings, redis):
     ],
 )
 async def test_when_every_model_fails_the_status_says_how(settings, redis, failure, status, code):
-    async with running(
-        settings, ScriptedBackend(failure), ScriptedBackend(failure)
-    ) as gateway:
+    async with running(settings, ScriptedBackend(failure), ScriptedBackend(failure)) as gateway:
         got, headers, body = await gateway.chat("hello")
         turn = await gateway.turn(headers["x-request-id"])
     assert (got, body["error"]["code"]) == (status, code)
@@ -138,6 +136,31 @@ async def test_a_stream_that_breaks_ends_with_an_error_frame_and_is_settled(sett
     assert turn["attempts"][0]["cost_micro"] > 0
 
 
+async def test_another_model_continues_a_broken_stream_that_it_repeats(settings, redis):
+    near = ScriptedBackend(ReplyDelta(content="Hello the"), BackendBroken("near", "cut"))
+    async with running(settings, near, ScriptedBackend(*text_reply("Hello", " there"))) as gateway:
+        _, headers, text = await gateway.stream("hello")
+        turn = await gateway.turn(headers["x-request-id"])
+    sent = [f["choices"][0]["delta"].get("content") or "" for f in frames(text)]
+    assert "".join(sent) == "Hello there"
+    assert text.endswith("data: [DONE]\n\n")
+    assert [a["status"] for a in turn["attempts"]] == ["failed", "complete"]
+    assert turn["attempts"][0]["cost_micro"] > 0
+
+
+async def test_a_broken_stream_starts_again_only_where_the_caller_allows_it(settings, redis):
+    near = ScriptedBackend(ReplyDelta(content="Hullo"), BackendBroken("near", "cut"))
+    async with running(settings, near, ScriptedBackend(*text_reply("Good day"))) as gateway:
+        _, _, refused = await gateway.stream("hello")
+        allow = {"x-turnwise-restart": "allow"}
+        _, _, restarted = await gateway.stream("hello again", headers=allow)
+    assert "error" in frames(refused)[-1]
+    assert "event: turnwise.restart" in restarted
+    after = restarted.split("event: turnwise.restart", 1)[1]
+    assert "Good day" in after
+    assert restarted.endswith("data: [DONE]\n\n")
+
+
 async def test_an_end_that_never_comes_is_not_taken_for_one(settings, redis):
     async with running(settings, ScriptedBackend(ReplyDelta(content="Half"))) as gateway:
         _, _, text = await gateway.stream("hello")
@@ -148,7 +171,11 @@ async def test_an_end_that_never_comes_is_not_taken_for_one(settings, redis):
 async def test_a_caller_who_leaves_stops_the_backend_and_still_settles(settings, redis):
     near = ScriptedBackend(ReplyDelta(content="one two three"), 30.0, *text_reply("x"))
     async with running(settings, near) as gateway:
-        body = {"messages": [{"role": "user", "content": "x"}], "model": "auto:fast", "stream": True}
+        body = {
+            "messages": [{"role": "user", "content": "x"}],
+            "model": "auto:fast",
+            "stream": True,
+        }
         response = await gateway.client.post(
             gateway.url + "/v1/chat/completions", json=body, headers=gateway.auth()
         )
