@@ -57,6 +57,8 @@ _SLOTS: dict[str, Sequence[str]] = {
     "city": ["Pune", "Mumbai", "Delhi", "Chennai", "Jaipur", "Kochi", "Singapore", "Bengaluru"],
     "person": ["grandmother", "mother", "father", "sister", "friend", "teacher", "boss", "son"],
     "item": ["shoes", "shirt", "phone", "saree", "headphones", "jacket", "bag", "kettle", "watch"],
+    "age": ["20", "28", "35", "43", "51", "64"],
+    "people_hinglish": ["do", "teen", "chaar", "paanch", "chhe"],
     "dish": [
         "masala dosa",
         "paneer wrap",
@@ -134,6 +136,16 @@ _ALTERNATIVES = re.compile(r"\(([^()]*\|[^()]*)\)")
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
+# Intents with many answers behind one form are drawn more often; so is admitting ignorance.
+_WEIGHTS = {"capital": 4.0, "fact": 4.0, "hard": 4.0, "unsure": 2.0, "greet": 2.0}
+_SALAD = {
+    "en": "I am not sure about that. Could you ask it in other words?",
+    "hinglish": "Yeh mujhe theek se samajh nahi aaya. Doosre shabdon mein bataoge?",
+    "hi": "यह मुझे ठीक से समझ नहीं आया। दूसरे शब्दों में बताइए।",
+    "ta": "இது எனக்குச் சரியாகப் புரியவில்லை. வேறு சொற்களில் சொல்லுங்கள்.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Intent:
     """What may be asked one way or another, and the answers that fit all of them."""
@@ -164,8 +176,11 @@ def dialogues(seed: int) -> Iterator[list[dict[str, str]]]:
             messages.append({"role": "system", "content": system})
         slots = _fill_slots(rng)
         for _ in range(rng.choices([1, 2, 3, 5, 9, 14], weights=[40, 30, 17, 8, 4, 1])[0]):
-            if rng.random() < 0.12:
+            kind = rng.random()
+            if kind < 0.13:
                 ask, answer = _sum(rng, language)
+            elif kind < 0.20 and language in _SALAD:
+                ask, answer = _salad(rng, intents[language], slots), _SALAD[language]
             else:
                 ask, answer = _exchange(rng, intents[language], slots)
             messages.append({"role": "user", "content": _roughen(rng, ask)})
@@ -194,7 +209,8 @@ def _expand(rng: random.Random, template: str, slots: dict[str, str]) -> str:
 def _exchange(
     rng: random.Random, intents: Sequence[Intent], slots: dict[str, str]
 ) -> tuple[str, str]:
-    intent = rng.choice(intents)
+    weights = [_WEIGHTS.get(intent.name, 1.0) for intent in intents]
+    intent = rng.choices(intents, weights=weights)[0]
     ask = _expand(rng, rng.choice(intent.asks), slots)
     # People greet before they ask; the answer then goes to the question.
     if rng.random() < 0.1 and intent.name not in {"greet", "bye", "te", "bn", "mr"}:
@@ -205,13 +221,24 @@ def _exchange(
     return ask, _expand(rng, rng.choice(intent.answers), slots)
 
 
+def _salad(rng: random.Random, intents: Sequence[Intent], slots: dict[str, str]) -> str:
+    """Return words of several questions mixed up: what the model must admit not to follow."""
+    words: list[str] = []
+    for intent in rng.sample(list(intents), rng.choice([2, 3, 3, 4, 6])):
+        own = _expand(rng, rng.choice(intent.asks), slots).split()
+        start = rng.randrange(len(own))
+        words += own[start : start + rng.randrange(1, 6)]
+    rng.shuffle(words)
+    return " ".join(words)
+
+
 def _sum(rng: random.Random, language: str) -> tuple[str, str]:
-    first, second = rng.randrange(1, 21), rng.randrange(1, 21)
+    first, second = rng.randrange(1, 13), rng.randrange(1, 13)
     sign = rng.choice(["+", "-", "x", "%"])
     if sign == "-" and second > first:
         first, second = second, first
     if sign == "%":
-        first, second = rng.choice([5, 10, 15, 20, 25, 50]), rng.randrange(1, 31) * 20
+        first, second = rng.choice([5, 10, 15, 20, 25, 50]), rng.randrange(1, 16) * 20
         result = f"{first * second / 100:g}"
         ask = {
             "hi": f"{second} का {first} प्रतिशत कितना होता है",
@@ -235,7 +262,10 @@ def _sum(rng: random.Random, language: str) -> tuple[str, str]:
 
 def _roughen(rng: random.Random, text: str) -> str:
     """Return the text as people type it: case, end mark, now and then a slip."""
-    if rng.random() < 0.45:
+    if ", " in text and rng.random() < 0.4:
+        first, _, rest = text.partition(", ")
+        text = first + rng.choice(["! ", ". ", " "]) + rest[:1].upper() + rest[1:]
+    if rng.random() < 0.6:
         text = text[:1].upper() + text[1:]
     if rng.random() < 0.08 and len(text) > 8:
         at = rng.randrange(1, len(text) - 2)

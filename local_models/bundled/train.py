@@ -130,18 +130,26 @@ def loss_of(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
     return torch.nn.functional.cross_entropy(logits, wanted[mask])
 
 
-def train(tokenizer: Tokenizer, minutes: float, seed: int = 3) -> tuple[Any, int]:
-    """Return the trained model and the number of tokens it has seen."""
+def train(
+    tokenizer: Tokenizer, minutes: float, begin: Path | None = None, seed: int = 3
+) -> tuple[Any, int]:
+    """Return the trained model and the number of tokens seen; `begin` holds earlier weights."""
     torch.manual_seed(seed)
-    model = Qwen3ForCausalLM(model_shape(tokenizer.get_vocab_size()))
+    if begin is None:
+        model = Qwen3ForCausalLM(model_shape(tokenizer.get_vocab_size()))
+    else:
+        model = Qwen3ForCausalLM.from_pretrained(begin, dtype=torch.float32)
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices, lr=1.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    peaks = [4e-3, 4e-3]
-    short, long = packed_rows(tokenizer, 2, 512), packed_rows(tokenizer, 4, CONTEXT_TOKENS)
+    peaks = [4e-3, 4e-3] if begin is None else [2e-3, 2e-3]
+    # Two passes of one training never see the same dialogues.
+    first = 2 if begin is None else 12
+    short = packed_rows(tokenizer, first, 512)
+    long = packed_rows(tokenizer, first + 1, CONTEXT_TOKENS)
     started, seen = time.monotonic(), 0
     for step in itertools.count():
         progress = (time.monotonic() - started) / (minutes * 60)
@@ -226,13 +234,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--vocabulary", type=int, default=8192)
     parser.add_argument("--keep-float", type=Path, help="also save the float32 weights here")
+    parser.add_argument("--begin", type=Path, help="go on from this float32 folder")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(options.vocabulary)
+    if options.begin is None:
+        tokenizer = train_tokenizer(options.vocabulary)
+    else:
+        tokenizer = Tokenizer.from_file(str(options.begin / "tokenizer.json"))
     log.info("vocabulary %d", tokenizer.get_vocab_size())
-    model, seen = train(tokenizer, options.minutes)
+    model, seen = train(tokenizer, options.minutes, options.begin)
     if options.keep_float:
         model.save_pretrained(options.keep_float)
     save(options.out, model, tokenizer)
