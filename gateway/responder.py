@@ -7,28 +7,30 @@ answer that is not streamed is this stream, collected.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 
 from gateway.answer_cache import AnswerCache, CachedAnswer
+from gateway.attempts import Attempts, PreparedCall
 from gateway.auth import Principal
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.background import Background
-from gateway.errors import BackendBroken, BackendError
 from gateway.load import Loads
 from gateway.meter import Meter, MeteredTurn, Plan, turn_record
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
 from gateway.settings import Timeouts
-from gateway.takeover import CannotTakeOver, ReplyRestart, Takeover
+from gateway.takeover import ReplyRestart
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import Tenant
 from gateway.turn import Disclosure, Turn
 from gateway.turn_memory import STORE_FAILURES, TurnMemory
-from gateway.wire.chat import ChatReply, reply_message
+from gateway.wire.chat import ChatReply
 from memory.memory import Memory
 from policies.catalog import ModelCatalog
 from policies.policy import Policy
@@ -253,17 +255,23 @@ class Responder:
         first_call = await self._call(path, models[0])
         plan = Plan(models, first_call.input_tokens, lambda m: self._output_tokens(path, m))
         metered = await self._meter.open(path.turn, path.tenant, path.policy, path.disclosure, plan)
+        attempts = Attempts(
+            path.turn,
+            path.policy,
+            path.disclosure,
+            metered=metered,
+            prepare=partial(self._call, path),
+            on_first=partial(self._mark_served, path),
+            metrics=self._metrics,
+        )
+        is_complete = False
         try:
             await path.memory.append_new()
-            events = self._attempts(path, metered, models, first_call)
-            async with aclosing(events):
+            async with aclosing(attempts.events(models, first_call)) as events:
                 async for event in events:
                     if isinstance(event, ReplyEnd):
-                        if reply.choices:
-                            await path.memory.append_reply(reply_message(reply.choices[0]))
-                        filling = self._background.keep(self._fill_cache(path, key, event, reply))
-                        await metered.close("complete", event)
-                        await filling
+                        is_complete = True
+                        await self._conclude(path, metered, reply, event, key)
                     elif isinstance(event, ReplyRestart):
                         reply.clear()
                     else:
@@ -273,69 +281,27 @@ class Responder:
             await metered.close("failed", error=f"{type(error).__name__}: {error}")
             raise
         finally:
-            # Neither an end nor a failure: the caller left.
+            if not is_complete:
+                # The caller may be gone, but what it saw is part of the conversation.
+                await asyncio.shield(self._background.keep(path.memory.append_partial(reply)))
             await metered.close("cancelled")
             self._observe(path)
 
-    async def _attempts(
+    async def _conclude(
         self,
         path: _Path,
         metered: MeteredTurn,
-        models: Sequence[ServedModel],
-        call: _PreparedCall,
-    ) -> AsyncGenerator[ReplyDelta | ReplyRestart | ReplyEnd, None]:
-        """Yield the events of the first model that answers to the end.
+        reply: ChatReply,
+        end: ReplyEnd,
+        key: str | None,
+    ) -> None:
+        """Store the reply, settle and fill the cache; the last two wait for Redis together."""
+        await path.memory.append_reply(reply)
+        filling = self._background.keep(self._fill_cache(path, key, end, reply))
+        await metered.close("complete", end)
+        await filling
 
-        A model that fails is followed by the next. Where part of its answer went out already, the
-        next one must repeat that part or the caller must have allowed a restart.
-        """
-        sent = _Sent()
-        for index, model in enumerate(models):
-            name = model.spec.name
-            path.disclosure.model = name
-            path.disclosure.tier = path.policy.tier_of(name)
-            metered.asked(model, call.input_tokens)
-            takeover = sent.takeover(path.turn)
-            try:
-                async for event in self._stream(path, model, call):
-                    if isinstance(event, ReplyEnd):
-                        yield event
-                        continue
-                    metered.delivered(event)
-                    for fitted in takeover.fit(event):
-                        sent.add(fitted)
-                        yield fitted
-                self._metrics.attempts.labels(name, "complete").inc()
-                return
-            except BackendError as error:
-                self._metrics.attempts.labels(name, "failed").inc()
-                if index + 1 == len(models) or not sent.can_be_taken_over:
-                    raise
-                following = models[index + 1]
-                path.disclosure.failed_models.append(name)
-                call = await self._call(path, following)
-                await metered.failed(error, following, call.input_tokens)
-                sent.error = error
-            except CannotTakeOver:
-                raise sent.error or BackendBroken(model.spec.backend, "It broke.") from None
-
-    async def _stream(
-        self, path: _Path, model: ServedModel, call: _PreparedCall
-    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
-        asked_s = time.perf_counter()
-        is_first, has_ended = True, False
-        async with aclosing(model.backend.stream(call.call)) as events:
-            async for event in events:
-                if is_first:
-                    path.waited_s += time.perf_counter() - asked_s
-                    is_first = False
-                    self._mark_served(path, model)
-                has_ended = isinstance(event, ReplyEnd)
-                yield event
-        if not has_ended:
-            raise BackendBroken(model.spec.backend, "The answer stopped before its end.")
-
-    async def _call(self, path: _Path, model: ServedModel) -> _PreparedCall:
+    async def _call(self, path: _Path, model: ServedModel) -> PreparedCall:
         turn, spec = path.turn, model.spec
         asked = turn.params.get("max_completion_tokens")
         context = await path.memory.context_for(model.prompt_tokens(asked), model.count)
@@ -354,7 +320,7 @@ class Responder:
             idle_s=self._timeouts.idle_s,
             total_s=self._timeouts.total_s,
         )
-        return _PreparedCall(call, context.tokens)
+        return PreparedCall(call, context.tokens)
 
     def _scope_of(self, tenant: Tenant) -> str:
         """Return what stands for the tenant at an upstream: stable, and telling nothing."""
@@ -366,8 +332,9 @@ class Responder:
 
     # What is told and counted.
 
-    def _mark_served(self, path: _Path, model: ServedModel) -> None:
+    def _mark_served(self, path: _Path, model: ServedModel, waited_s: float = 0.0) -> None:
         disclosure = path.disclosure
+        path.waited_s += waited_s
         elapsed_s = time.perf_counter() - path.started_s
         disclosure.overhead_s = max(0.0, elapsed_s - path.waited_s)
         disclosure.first_event_ms = round(elapsed_s * 1000, 3)
@@ -389,34 +356,3 @@ class Responder:
     def _degrade(self, part: str, error: BaseException, disclosure: Disclosure) -> None:
         disclosure.degraded.add(part)
         self._degradations.failed(part, error, disclosure.request_id)
-
-
-@dataclass(frozen=True, slots=True)
-class _PreparedCall:
-    """A call, and the length of its prompt by the model's own count."""
-
-    call: Call
-    input_tokens: int
-
-
-class _Sent:
-    """What of an answer has gone out, in case another model must go on from there."""
-
-    def __init__(self) -> None:
-        self._pieces: list[str] = []
-        self.can_be_taken_over = True
-        self.error: BackendError | None = None
-
-    def add(self, event: ReplyDelta | ReplyRestart) -> None:
-        """Note an event; tool calls, further choices and a finish cannot be continued."""
-        if isinstance(event, ReplyRestart):
-            self._pieces.clear()
-            return
-        if event.content:
-            self._pieces.append(event.content)
-        if event.fields or event.index or event.finish_reason:
-            self.can_be_taken_over = False
-
-    def takeover(self, turn: Turn) -> Takeover:
-        """Return what fits the next answer to this one; unstreamed text never left the house."""
-        return Takeover("".join(self._pieces), may_restart=turn.may_restart or not turn.is_stream)

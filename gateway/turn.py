@@ -128,5 +128,7 @@ class Disclosure:
 
 
 def header_value(text: str) -> bytes:
-    """Return text as a header value: latin-1, control characters and the rest replaced."""
-    return "".join(char if " " <= char <= "~" else "?" for char in text).encode("latin-1")
+    """Return text as a header value: ASCII, control characters and the rest replaced."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(char if " " <= char <= "~" else "?" for char in text).encode()

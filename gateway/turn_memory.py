@@ -13,8 +13,10 @@ from redis.exceptions import RedisError
 
 from gateway.token_count import TokenCounter, count_messages
 from gateway.turn import Turn
+from gateway.wire.chat import ChatReply, reply_message
 from memory.conversation import Context, Message
 from memory.memory import Memory, OpenConversation
+from memory.records import Draft
 from policies.policy import MemoryRules
 
 STORE_FAILURES = (RedisError, OSError, TimeoutError)
@@ -117,11 +119,17 @@ class TurnMemory:
         """Store the turn's new messages: from here on they are not lost."""
         await self._append(self._new, self._instructions)
 
-    async def append_reply(self, reply: Message) -> None:
-        """Store the model's reply."""
-        await self._append((reply,), None)
+    async def append_reply(self, reply: ChatReply) -> None:
+        """Store the first choice of a whole reply."""
+        if reply.choices:
+            await self._append((reply_message(reply.choices[0]),), None)
 
-    async def _append(self, messages: Sequence[Message], instructions: str | None) -> None:
+    async def append_partial(self, reply: ChatReply) -> None:
+        """Store what the caller saw of an answer that broke or was stopped, marked as such."""
+        if reply.choices and (message := reply_message(reply.choices[0])).text:
+            await self._append((Draft(message, {"status": "incomplete"}),), None)
+
+    async def _append(self, messages: Sequence[Message | Draft], instructions: str | None) -> None:
         if self._opened is None or not messages:
             return
         try:

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tests.integration.conftest import running
+from gateway.backends.base import ReplyDelta
+from gateway.errors import BackendBroken
+from tests.integration.conftest import ScriptedBackend, running
 
 NAME = {"x-turnwise-conversation-id": "trip"}
 
@@ -53,6 +55,15 @@ async def test_a_conversation_survives_a_restart(settings, redis):
     async with running(settings) as second:
         page = await items(second, "trip", order="asc")
     assert page["data"][0]["content"] == "remember me"
+
+
+async def test_what_was_seen_of_a_broken_answer_is_remembered(settings, redis):
+    near = ScriptedBackend(ReplyDelta(content="Half an"), BackendBroken("near", "cut"))
+    async with running(settings, near) as gateway:
+        await gateway.stream("hello", headers=NAME)
+        page = await items(gateway, "trip", order="asc")
+    assert [item["content"] for item in page["data"]] == ["hello", "Half an"]
+    assert page["data"][1]["metadata"] == {"status": "incomplete"}
 
 
 async def test_unknown_names_create_and_unknown_conv_ids_are_404(gateway):
