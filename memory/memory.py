@@ -43,7 +43,7 @@ from memory.vector_store import VectorStore
 __all__ = ["STORE_FAILURES", "Memory", "MemoryConfig", "OpenConversation"]
 
 STORE_FAILURES = (RedisError, OSError, TimeoutError)
-_LOAD_ITEMS = 2000
+_LOAD_ITEMS = 1000
 _INLINE_ITEMS = 100
 _MAX_COUNTERS = 16
 

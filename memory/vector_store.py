@@ -11,7 +11,7 @@ from memory.keys import conversation_keys
 from memory.replies import Loaded
 from memory.store import RedisHandle, script_of
 
-_LOAD_DOCUMENTS = 500
+_LOAD_DOCUMENTS = 250
 
 
 class VectorStore:
@@ -30,7 +30,7 @@ class VectorStore:
         self._put = script_of(redis, "vectors")
 
     async def load(self, loaded: Loaded, first: int) -> list[NDArray[np.int8]]:
-        """Return up to 500 stored documents' vectors from document `first` on."""
+        """Return up to 250 stored documents' vectors from document `first` on."""
         conversation = loaded.conversation
         keys = conversation_keys(conversation.tenant, conversation.id)
         async with self._redis.pipeline(transaction=True) as pipeline:
