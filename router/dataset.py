@@ -141,7 +141,7 @@ def read_examples(folder: Path) -> list[Example]:
         *map(_of_correctness, _rows(folder / "correctness.jsonl.gz")),
         *map(_of_difficulty, _rows(folder / "difficulty.jsonl.gz")),
         *map(_of_subject, _rows(folder / "mmlu_val_dev_subjects.jsonl.gz")),
-        *map(_of_turn, _rows(folder / "turns_labelled.jsonl.gz")),
+        *(_of_turn(row) for row in _rows(folder / "turns_labelled.jsonl.gz") if _is_read(row)),
     ]
     for row in _rows(folder / "multi_turn.jsonl.gz"):
         examples += _of_conversation(row)
@@ -238,6 +238,11 @@ def _of_subject(row: dict[str, Any]) -> Example:
     )
 
 
+def _is_read(row: dict[str, Any]) -> bool:
+    """Return whether the row's words have tokens: an unknown word must not look like harm."""
+    return bool(row["task"] != "unsafe_request" or row["lang"] == "en")
+
+
 def _of_turn(row: dict[str, Any]) -> Example:
     source, label = row["source"], row.get("label")
     language = {"hi-en": "hi-Latn"}.get(row["lang"], row["lang"])
@@ -269,10 +274,22 @@ def _of_conversation(row: dict[str, Any]) -> list[Example]:
             task="question",
             language="en",
             is_unsafe=False,
-            needs_context=number > 0,
+            needs_context=_leans(text) if number else False,
         )
         for number, text in enumerate(row["turns"])
     ]
+
+
+_POINTERS = frozenset(
+    ("it", "its", "they", "them", "their", "that", "this", "these", "those", "he", "she", "his")
+    + ("her", "him", "there", "one", "ones", "other", "others", "else", "more")
+)
+
+
+def _leans(text: str) -> bool | None:
+    """Return whether a later turn points back; None where it could stand alone as well."""
+    words = text.lower().replace("?", " ").replace(".", " ").split()
+    return True if len(words) <= 3 or _POINTERS.intersection(words) else None
 
 
 def _domain_of(name: str) -> str | None:

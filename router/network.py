@@ -19,6 +19,8 @@ from router.labels import DOMAINS, TASKS
 
 FORMAT = "turnwise-router-1"
 OPSET = 17
+# Inputs are held within this many deviations: a text unlike any seen must not run away.
+FARTHEST = 4.0
 IR_VERSION = 8
 
 # What the output vector holds, in this order, before the probabilities of TASKS and DOMAINS.
@@ -63,7 +65,8 @@ def inputs_of(weights: Weights, ids: Sequence[int], facts: Sequence[float]) -> F
     pooled = weights.vectors[rows].astype(np.float32).mean(0) * weights.vector_scale
     counted = weights.counts[rows].astype(np.float32).sum(0) * weights.count_scale
     features = np.concatenate([pooled, np.log1p(counted), np.asarray(facts, np.float32)])
-    return np.asarray((features - weights.mean) / weights.spread, dtype=np.float32)
+    standard = (features - weights.mean) / weights.spread
+    return np.asarray(np.clip(standard, -FARTHEST, FARTHEST), dtype=np.float32)
 
 
 def forward(weights: Weights, ids: Sequence[int], facts: Sequence[float]) -> Floats:
@@ -121,6 +124,8 @@ def onnx_bytes(
     tensors |= {
         "one": np.ones(1, np.float32),
         "two": np.full(1, 2, np.float32),
+        "nearest": np.array(-FARTHEST, np.float32),
+        "farthest": np.array(FARTHEST, np.float32),
         "first_axis": np.zeros(1, np.int64),
         "logit_sizes": np.array([1, 2, len(TASKS), len(DOMAINS)], np.int64),
     }
@@ -138,7 +143,8 @@ def onnx_bytes(
         node("Log", ["counted1"], ["log_counts"]),
         node("Concat", ["pooled", "log_counts", "facts"], ["features"], axis=0),
         node("Sub", ["features", "mean"], ["centred"]),
-        node("Mul", ["centred", "precision"], ["inputs"]),
+        node("Mul", ["centred", "precision"], ["standard"]),
+        node("Clip", ["standard", "nearest", "farthest"], ["inputs"]),
         node("MatMul", ["inputs", "hidden"], ["hidden0"]),
         node("Add", ["hidden0", "hidden_bias"], ["hidden1"]),
         node("Relu", ["hidden1"], ["hidden2"]),

@@ -65,7 +65,7 @@ def levels(examples: Sequence[Example]) -> Floats:
     for source, rows in by_source(list(examples)).items():
         part = [examples[row] for row in rows]
         if part[0].scores:
-            values[rows] = failures(part)
+            values[rows] = failures(part, weaker_half=True)
             continue
         for row, example in zip(rows, part, strict=True):
             if source == "phrases":
@@ -93,23 +93,27 @@ def openness(examples: Sequence[Example]) -> Floats:
     return np.asarray(values, dtype=np.float32)
 
 
-def failures(examples: Sequence[Example]) -> Floats:
+def failures(examples: Sequence[Example], *, weaker_half: bool = False) -> Floats:
     """Return the share of the middling models that fail each example of one source, 0 to 1.
 
     Models that pass nearly always or never say nothing of an example, and models that fail for
-    their format's sake (below one in five) blur it.
+    their format's sake (below one in five) blur it. With `weaker_half` only the weaker middling
+    models count: those are what a cheapest tier is made of.
     """
     outcomes: dict[str, list[float]] = defaultdict(list)
     for example in examples:
         for model, score in example.scores.items():
             outcomes[model].append(score)
     means = {model: float(np.mean(scores)) for model, scores in outcomes.items()}
-    middling = {model for model, mean in means.items() if 0.2 < mean < 0.9}
+    by_mean = sorted(means, key=lambda model: means[model])
+    middling = [model for model in by_mean if 0.2 < means[model] < 0.9]
     if len(middling) < 2:
-        middling = set(sorted(means, key=lambda model: means[model])[-4:])
+        middling = by_mean[-4:]
+    if weaker_half:
+        middling = middling[: -(-len(middling) // 2)]
     shares = np.full(len(examples), np.nan, np.float32)
     for row, example in enumerate(examples):
-        known = [score for model, score in example.scores.items() if model in middling]
+        known = [example.scores[model] for model in middling if model in example.scores]
         if known:
             shares[row] = 1 - np.mean(known)
     return shares

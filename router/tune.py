@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from router.network import Floats
+from router.network import FARTHEST, Floats
 
 Progress = Callable[[str], None]
 
@@ -80,6 +80,7 @@ class _Network(nn.Module):
         counts = nn.functional.softplus(self.raw_counts)
         counted = nn.functional.embedding_bag(flat, counts, offsets, mode="sum")
         inputs = self.standard(torch.cat([pooled, torch.log1p(counted), facts], 1))
+        inputs = inputs.clamp(-FARTHEST, FARTHEST)
         hidden = self.dropout(torch.relu(self.hidden(inputs)))
         return self.heads(torch.cat([inputs, hidden], 1))
 
