@@ -39,6 +39,7 @@ class ReplyDelta:
 
     `index` is the choice. `fields` holds the wire fields of the delta that go to the caller as they
     are (tool_calls, refusal, reasoning_content, audio, ...). `finish_reason` ends the choice.
+    `has_more` says that another delta follows at once, so that both may leave in one write.
     """
 
     index: int = 0
@@ -46,6 +47,7 @@ class ReplyDelta:
     fields: Mapping[str, Any] = field(default_factory=dict)
     logprobs: Any = None
     finish_reason: str | None = None
+    has_more: bool = field(default=False, compare=False)  # how it came, not what it says
 
 
 @dataclass(frozen=True, slots=True)

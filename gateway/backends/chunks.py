@@ -6,10 +6,12 @@ Knows the fields that servers of OpenAI's protocol add in practice; knows nothin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
+
+import orjson
 
 from gateway.backends.base import ReplyDelta, ReplyEnd
 from gateway.errors import (
@@ -21,6 +23,7 @@ from gateway.errors import (
 )
 from policies.usage import Usage
 
+_DONE = b"[DONE]"
 _OWN_DELTA_FIELDS = ("role", "content")
 _EMPTY: Mapping[str, Any] = {}
 
@@ -29,7 +32,8 @@ _EMPTY: Mapping[str, Any] = {}
 class ReplyReader:
     """Reads the chunks of one streamed reply, or one whole reply, and knows whether it is complete.
 
-    `choices` maps the index of every choice that began to whether it has finished.
+    `choices` maps the index of every choice that began to whether it has finished. `has_begun` and
+    `is_done` say whether a first event, and the last one, have been seen.
     """
 
     backend: str
@@ -37,13 +41,41 @@ class ReplyReader:
     usage: Mapping[str, Any] | None = None
     model: str | None = None
     fingerprint: str | None = None
+    has_begun: bool = False
+    is_done: bool = False
 
     @property
     def is_complete(self) -> bool:
         """Whether at least one choice began, and every one that did has its finish_reason."""
         return bool(self.choices) and all(self.choices.values())
 
-    def deltas(self, chunk: Any) -> Iterator[ReplyDelta]:
+    def batch(self, payloads: Sequence[bytes]) -> Iterator[ReplyDelta]:
+        """Yield the deltas of event payloads that arrived together; all but the last have more.
+
+        Raises:
+            BackendError: a payload is an error, or no chunk at all.
+            orjson.JSONDecodeError: a payload is not JSON.
+        """
+        held: ReplyDelta | None = None
+        has_more = len(payloads) > 1
+        try:
+            for data in payloads:
+                if data == _DONE:
+                    self.is_done = True
+                    break
+                self.has_begun = True
+                for delta in self.deltas(orjson.loads(data), has_more=has_more):
+                    if held is not None:
+                        yield held
+                    held = delta
+        except Exception:  # whatever came before the failure was said, and is charged
+            if held is not None:
+                yield replace(held, has_more=False)
+            raise
+        if held is not None:
+            yield replace(held, has_more=False) if has_more else held
+
+    def deltas(self, chunk: Any, *, has_more: bool = False) -> Iterator[ReplyDelta]:
         """Yield the deltas of one chunk; a chunk that only names the role yields none.
 
         Raises:
@@ -59,7 +91,7 @@ class ReplyReader:
             self.model = chunk.get("model")
             self.fingerprint = chunk.get("system_fingerprint")
         for choice in chunk.get("choices") or ():
-            delta = self._delta_of(choice, "delta")
+            delta = self._delta_of(choice, "delta", has_more)
             if delta is not None:
                 yield delta
 
@@ -93,7 +125,7 @@ class ReplyReader:
             provider_cost_usd=_decimal_text(usage.get("cost")),
         )
 
-    def _delta_of(self, choice: Any, key: str) -> ReplyDelta | None:
+    def _delta_of(self, choice: Any, key: str, has_more: bool = False) -> ReplyDelta | None:
         try:
             index = choice.get("index") or 0
             piece = choice.get(key) or _EMPTY
@@ -116,7 +148,8 @@ class ReplyReader:
                 return None
         if key == "delta" and content == "":
             content = None
-        return ReplyDelta(index, content, fields, choice.get("logprobs"), finish_reason)
+        logprobs = choice.get("logprobs")
+        return ReplyDelta(index, content, fields, logprobs, finish_reason, has_more)
 
 
 def usage_from_wire(wire: Mapping[str, Any] | None) -> Usage | None:

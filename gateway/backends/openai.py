@@ -25,7 +25,6 @@ from gateway.backends.event_stream import EventStream, EventTooLarge
 from gateway.errors import BackendBroken, BackendError, BackendTimeout, BackendUnavailable
 
 SCOPE_HEADER = "x-turnwise-scope"
-_DONE = b"[DONE]"
 _MAX_ERROR_BYTES = 64 * 1024
 _DRAIN_S = 0.05
 _KEEP_ALIVE_S = 30.0
@@ -189,21 +188,16 @@ class OpenAIBackend:
     ) -> AsyncGenerator[ReplyDelta, None]:
         events = EventStream()
         watch = _Watch(response, call, started_s)
-        is_done = False
         try:
-            while not is_done:
+            while not reader.is_done:
                 watch.waits()
                 chunk = await response.content.readany()
                 if not chunk:
                     break
                 watch.heard()
-                for data in events.feed(chunk):
-                    if data == _DONE:
-                        is_done = True
-                        break
-                    watch.has_begun = True
-                    for delta in reader.deltas(orjson.loads(data)):
-                        yield delta
+                for delta in reader.batch(events.feed(chunk)):
+                    yield delta
+                watch.has_begun = reader.has_begun
         except (*_BROKEN_CONNECTION, EventTooLarge, orjson.JSONDecodeError) as error:
             if watch.expired_after_s is not None:
                 raise self._timeout_of(error, watch.expired_after_s) from error

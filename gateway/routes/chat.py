@@ -158,15 +158,22 @@ class _Answer:
         disclosure = self.disclosure
         frames = ChatFrames(disclosure.request_id, disclosure.started_at, disclosure)
         kept: list[bytes] = []
+        held: list[bytes] = []
         async for event in events:
             if isinstance(event, ReplyDelta):
                 data = frames.delta(event)
+                if event.has_more:  # what arrived together leaves in one write
+                    held.append(data)
+                    continue
             elif isinstance(event, ReplyRestart):
                 data = frames.restart()
             elif include_usage:
                 data = frames.usage()
             else:
                 continue
+            if held:
+                data = b"".join((*held, data))
+                held.clear()
             if keep_frames:
                 kept.append(data)
             await self._write(data)
