@@ -18,7 +18,7 @@ from memory.embedder import Encoding
 from memory.lexical import best_passage, words_of
 from memory.recall import RecallWeights, Signals, rank
 from memory.remembered import Remembered
-from memory.summarize import date_line, segment_ranges, summarise
+from memory.summarize import date_line, segment_ranges, shortened, summarise
 
 _MOST_QUOTED = 1000
 _ALSO_COMPARED = 100
@@ -135,8 +135,11 @@ def _summary(
         if text is None:
             dates = date_line(source)
             room = each - counter.text(dates) - 2
-            fits = remembered.is_linear and stored and counter.text(stored) <= room
-            text = stored if fits else summarise(source, room, counter.text)
+            text = ""
+            if stored and remembered.is_linear:
+                text = stored if counter.text(stored) <= room else ""
+                text = text or shortened(stored, room, counter.text)
+            text = text or summarise(source, room, counter.text)
             text = f"{dates}\n{text}" if text else ""
             if len(remembered.summaries) > 256:
                 remembered.summaries.clear()

@@ -112,6 +112,20 @@ def summarise(items: Sequence[Item], limit_tokens: int, count: Callable[[str], i
     return _joined(kept, limit_tokens, count)
 
 
+def shortened(summary: str, limit_tokens: int, count: Callable[[str], int]) -> str:
+    """Return the most telling lines of a stored segment, in their order; they stay quotations."""
+    lines = summary.splitlines()
+    room = limit_tokens
+    kept: set[int] = set()
+    for i in sorted(range(len(lines)), key=lambda i: -_worth(lines[i])):
+        tokens = count(lines[i]) + 1
+        if tokens <= room:
+            room -= tokens
+            kept.add(i)
+    text = "\n".join(lines[i] for i in sorted(kept))
+    return text if count(text) <= limit_tokens else ""
+
+
 def date_line(items: Sequence[Item]) -> str:
     """Return the dates a segment spans."""
     first, last = (time_said(item).strftime("%Y-%m-%d") for item in (items[0], items[-1]))
@@ -142,7 +156,8 @@ def _scored(items: Sequence[Item]) -> list[_Sentence]:
         for order, match in enumerate(_SENTENCE.finditer(item.message.text[:4000])):
             text = " ".join(match.group().split())
             if 8 <= len(text) <= 400:
-                found.append((_worth(text, item) + recent, position, order, text, item))
+                worth = _worth(text) + (0.6 if item.message.role == "user" else 0.0)
+                found.append((worth + recent, position, order, text, item))
     found.sort(key=lambda entry: -entry[0])
     best = [
         (frozenset(t for t in terms_of(entry[3]) if t[0] != "#"), entry)
@@ -162,13 +177,12 @@ def _scored(items: Sequence[Item]) -> list[_Sentence]:
     ]
 
 
-def _worth(text: str, item: Item) -> float:
+def _worth(text: str) -> float:
     score = 0.0
     score += 1.5 if _VALUE.search(text) else 0.0
     score += 1.0 if _NAME.search(text) else 0.0
     score += 0.8 if _DATE.search(text) else 0.0
     score += 0.8 if _FACT.search(text) else 0.0
     score += 1.0 if _CHANGE.search(text) else 0.0
-    score += 0.6 if item.message.role == "user" else 0.0
     score -= 1.0 if text.endswith("?") else 0.0
     return score - 0.004 * len(text)

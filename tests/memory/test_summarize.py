@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory import Item, Message
-from memory.summarize import BLOCK_ITEMS, segment_ranges, summarise, values_of
+from memory.summarize import BLOCK_ITEMS, segment_ranges, shortened, summarise, values_of
 
 
 def words(text: str) -> int:
@@ -40,6 +40,15 @@ def test_every_sentence_of_a_summary_is_a_quotation() -> None:
     source = " ".join(FACTS)
     for line in summarise(items_of(*FACTS), 60, words).splitlines():
         assert line.removeprefix("user: ") in source
+
+
+def test_a_stored_summary_is_shortened_to_its_most_telling_lines() -> None:
+    stored = "\n".join(f"user: {fact}" for fact in FACTS)
+    short = shortened(stored, 24, words)
+    assert "AI-302" in short
+    assert set(short.splitlines()) < set(stored.splitlines())
+    assert words(short) <= 24
+    assert shortened(stored, 1, words) == ""
 
 
 def test_a_summary_of_nothing_is_empty() -> None:
