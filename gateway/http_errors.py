@@ -43,6 +43,7 @@ from policies.errors import (
     LedgerUnavailable,
     PolicyConflict,
     PolicyError,
+    TooManyOpen,
     UnknownPolicy,
     UnknownRate,
 )
@@ -155,6 +156,11 @@ def _of_policies(error: BaseException) -> HttpError | None:
             headers = {**_FINAL, "retry-after": str(wait_s)}
             return HttpError(
                 429, "insufficient_quota", "budget_exceeded", str(error), None, headers
+            )
+        case TooManyOpen():
+            headers = {"retry-after": "1"}
+            return HttpError(
+                429, "rate_limit_error", "rate_limit_exceeded", str(error), None, headers
             )
         case UnknownRate():  # a gap in the operator's table: money cannot be counted
             return HttpError(503, "server_error", "ledger_unavailable", str(error))

@@ -86,13 +86,17 @@ class Meter:
 
         Raises:
             BudgetExceeded: it does not fit what is left.
+            TooManyOpen: the policy's `concurrent` turns are in the works.
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
         metered = MeteredTurn(self, turn, tenant, policy, disclosure)
         opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
             metered.reservation = await self._ledger.reserve(
-                opening, policy.budget, self._hold_micro(policy, tenant, plan)
+                opening,
+                policy.budget,
+                self._hold_micro(policy, tenant, plan),
+                max_open=policy.limits.concurrent,
             )
             self._degradations.worked("ledger")
         except LedgerUnavailable as error:

@@ -133,12 +133,8 @@ class Responder:
         """
         policy = self._policies.policy_of(tenant.id, tenant.policy)
         disclosure.policy = policy.label
-        if policy.limits.requests_per_minute is None:
-            return
         try:
-            disclosure.rate_limit = await self._limiter.admit(
-                tenant.id, policy.limits.requests_per_minute
-            )
+            disclosure.rate_limit = await self._limiter.admit(tenant.id, policy.limits)
         except STORE_FAILURES as error:
             self._degrade("limits", error, disclosure)
 
@@ -286,6 +282,7 @@ class Responder:
                 await asyncio.shield(self._background.keep(path.memory.append_partial(reply)))
             await metered.close("cancelled")
             self._observe(path)
+            self._background.keep(self._count_tokens(path))
 
     async def _conclude(
         self,
@@ -352,6 +349,17 @@ class Responder:
             tokens = self._metrics.tokens
             tokens.labels(model, "input").inc(disclosure.usage.input_tokens)
             tokens.labels(model, "output").inc(disclosure.usage.output_tokens)
+
+    async def _count_tokens(self, path: _Path) -> None:
+        usage = path.disclosure.usage
+        if usage is None or path.policy.limits.tokens_per_minute is None:
+            return
+        try:
+            await self._limiter.count_tokens(
+                path.tenant.id, usage.input_tokens + usage.output_tokens
+            )
+        except STORE_FAILURES as error:
+            self._degradations.failed("limits", error, path.disclosure.request_id)
 
     def _degrade(self, part: str, error: BaseException, disclosure: Disclosure) -> None:
         disclosure.degraded.add(part)

@@ -85,5 +85,14 @@ class BudgetExceeded(PolicyError):
         self.resets_at = resets_at
 
 
+class TooManyOpen(PolicyError):
+    """The tenant has as many turns in the works as its policy allows."""
+
+    def __init__(self, tenant: str, limit: int) -> None:
+        super().__init__(f"Rate limit reached: {limit} requests at once. Please try again soon.")
+        self.tenant = tenant
+        self.limit = limit
+
+
 class LedgerUnavailable(PolicyError):
     """Money cannot be held or settled because its store does not answer."""

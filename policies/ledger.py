@@ -27,7 +27,7 @@ from policies.entry import (
     opening_to_json,
     orphan_records,
 )
-from policies.errors import BudgetExceeded, LedgerUnavailable
+from policies.errors import BudgetExceeded, LedgerUnavailable, TooManyOpen
 from policies.reservation import LedgerKeys, Reservation, ledger_keys, state_of
 
 __all__ = [
@@ -85,7 +85,12 @@ class Ledger:
         self.touched: set[str] = set()
 
     async def reserve(
-        self, opening: EntryOpening, budget: Budget | None, hold_micro: int
+        self,
+        opening: EntryOpening,
+        budget: Budget | None,
+        hold_micro: int,
+        *,
+        max_open: int | None = None,
     ) -> Reservation:
         """Hold money and open the entry, in one step.
 
@@ -93,8 +98,10 @@ class Ledger:
             opening: the first attempt.
             budget: the tenant's; None holds nothing back and still opens the entry.
             hold_micro: the worst case of the turn, in the budget's currency.
+            max_open: the most entries the tenant may have open at once; None is no limit.
 
         Raises:
+            TooManyOpen: so many entries are open already.
             BudgetExceeded: settled + reserved + hold would pass the limit; nothing was held.
             LedgerUnavailable: Redis does not answer, or the budget is in a currency in which this
                 tenant's entries are not kept.
@@ -117,7 +124,11 @@ class Ledger:
             self._lease_until(),
             int((period.end + _KEEP_SPEND).timestamp()),
         ]
-        outcome, settled, reserved = await self._reserve_on(keys, args, tenant, period, currency)
+        outcome, settled, reserved = await self._reserve_on(
+            keys, args, tenant, period, currency, -1 if max_open is None else max_open
+        )
+        if outcome == 3 and max_open is not None:
+            raise TooManyOpen(tenant, max_open)
         state = self._note_state(tenant, keys, budget, period, currency, settled, reserved)
         if outcome == 0 and budget is not None:
             raise BudgetExceeded(
@@ -275,14 +286,22 @@ class Ledger:
             raise LedgerUnavailable("The counter cannot be rebuilt now.") from error
 
     async def _reserve_on(
-        self, keys: LedgerKeys, args: list[Any], tenant: str, period: Period, currency: str
+        self,
+        keys: LedgerKeys,
+        args: list[Any],
+        tenant: str,
+        period: Period,
+        currency: str,
+        most: int,
     ) -> tuple[int, int, int]:
         names = [keys.spend, keys.open, keys.leases, keys.stream]
         seed, seen = ("", "") if self._settled_in_books else ("0", "")
         try:
             await self._register(tenant)
             for _ in range(_SEED_ATTEMPTS):
-                outcome, settled, reserved, *last = await self._reserve(names, [*args, seed, seen])
+                outcome, settled, reserved, *last = await self._reserve(
+                    names, [*args, seed, seen, most]
+                )
                 if outcome != 2 or self._settled_in_books is None:
                     return outcome, settled, reserved
                 seen = last[0]

@@ -2,12 +2,16 @@
 -- KEYS: spend (hash: settled, reserved), open (hash: entry -> hold|opening), leases (zset), stream
 -- ARGV: 1 entry id  2 opening (JSON)  3 hold  4 limit (-1: none)  5 lease until (epoch s)
 --       6 spend expiry (epoch s)  7 settled so far according to the books ('' unknown)
---       8 last id of the stream when the books were asked ('' any)
+--       8 last id of the stream when the books were asked ('' any)  9 most open entries (-1: any)
 -- Returns: {outcome, settled, reserved} after the operation, and for outcome 2 the stream's last id.
---   1 held, 0 refused, 2 the counter is not there: ask the books what is settled, then ask again.
+--   1 held, 0 refused, 2 the counter is not there: ask the books what is settled, then ask again,
+--   3 refused because so many entries are open already.
 local counts = redis.call('HMGET', KEYS[1], 'settled', 'reserved')
 local settled, reserved = tonumber(counts[1] or '0'), tonumber(counts[2] or '0')
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return {1, settled, reserved} end
+
+local most = tonumber(ARGV[9])
+if most >= 0 and redis.call('HLEN', KEYS[2]) >= most then return {3, settled, reserved} end
 
 if not counts[1] then
   local last = '0-0'

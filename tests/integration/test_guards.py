@@ -66,6 +66,21 @@ async def test_requests_past_the_rate_are_429(gateway):
     assert 1 <= int(headers["retry-after"]) <= 60
 
 
+async def test_tokens_past_the_rate_are_429(gateway):
+    await put_policy(gateway, limits={"tokens_per_minute": 20})
+    statuses = [(await gateway.chat(f"x{n}"))[0] for n in range(4)]
+    assert statuses[0] == 200  # each turn counts 11 tokens when it is done
+    assert statuses[-1] == 429
+
+
+async def test_turns_past_the_concurrent_limit_are_429(gateway):
+    await put_policy(gateway, limits={"concurrent": 2})
+    gateway.near.script.insert(0, 0.3)
+    answers = await asyncio.gather(*[gateway.chat(f"x{n}") for n in range(5)])
+    assert sorted(status for status, _, _ in answers) == [200, 200, 429, 429, 429]
+    assert (await gateway.chat("later"))[0] == 200
+
+
 async def test_a_spent_budget_is_429_with_its_reset(gateway):
     await put_policy(gateway, budget={"limit": "0.000001 INR", "period": "month"})
     status, headers, body = await gateway.chat("x")
