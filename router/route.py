@@ -14,6 +14,7 @@ from policies.catalog import ModelCatalog
 from policies.policy import Policy
 from router.decision import RoutingDecision, decide
 from router.labels import Labels, Prediction
+from router.pii import has_pii
 from router.request import Load, RouteRequest
 
 __all__ = ["Load", "RouteRequest", "Router", "TurnClassifier"]
@@ -76,7 +77,7 @@ class Router:
             catalog=catalog,
             budget_state=budget_state,
             load=load,
-            labels=None if prediction else Labels(),
+            labels=None if prediction else _labels_without_classifier(request),
             classifier=self.classifier,
             draw=self._draw() if self._draw and policy.explore > 0 else None,
         )
@@ -91,3 +92,8 @@ class Router:
             if self._on_failure is not None:
                 self._on_failure(error)
             return None
+
+
+def _labels_without_classifier(request: RouteRequest) -> Labels:
+    """Return the facts that need no model: identifiers of people are found by form alone."""
+    return Labels(pii=has_pii(message.text for message in request.messages))
