@@ -36,7 +36,7 @@ from gateway.responder import Responder
 from gateway.routes import admin, conversations, costs, pages, system, turns
 from gateway.routes.chat import ChatEndpoint
 from gateway.services import Services
-from gateway.settings import Settings
+from gateway.settings import Settings, shared_metrics_folder
 from gateway.state import GuardedRedis, embedded_redis, open_redis
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
@@ -100,7 +100,7 @@ async def open_services(
         settings: what to open.
         backends: finished backends to use; None opens the configured ones.
     """
-    metrics = Metrics()
+    metrics = Metrics(shared_metrics_folder())
     degradations = Degradations(metrics)
     async with AsyncExitStack() as stack:
         redis = await _open_redis(settings, stack)

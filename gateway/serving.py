@@ -25,7 +25,7 @@ from gateway.app import build_app, open_services
 from gateway.backends.engine import EngineBackend
 from gateway.backends.openai import http_session
 from gateway.process import settle_memory
-from gateway.settings import Settings
+from gateway.settings import Settings, share_metrics
 from gateway.state import embedded_redis
 from gateway.telemetry import set_up_logging
 
@@ -90,6 +90,7 @@ async def _serve_many(settings: Settings, listening: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
+    share_metrics(settings.state_dir / "metrics")
     async with _shared_parts(settings) as shared, asyncio.TaskGroup() as group:
         for _ in range(settings.server.workers):
             group.create_task(_keep_worker(shared, listening, stopping))

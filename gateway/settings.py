@@ -179,6 +179,19 @@ def keep_litellm_offline() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
 
+def share_metrics(folder: Path) -> None:
+    """Make processes started from here on count into files of this folder, emptied first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in folder.glob("*.db"):
+        stale.unlink()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+
+def shared_metrics_folder() -> str | None:
+    """Return the folder that this process counts into together with others, if any."""
+    return os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+
+
 def load_settings(
     path: Path | None,
     environ: Mapping[str, str],

@@ -10,6 +10,7 @@ import logging
 import sys
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics.exposition import generate_latest
 
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -25,9 +26,14 @@ def set_up_logging(level: str = "INFO") -> None:
 
 
 class Metrics:
-    """Every metric of the gateway, in a registry of its own."""
+    """Every metric of the gateway, in a registry of its own.
 
-    def __init__(self) -> None:
+    Args:
+        shared_folder: where several workers count together; None counts this process alone.
+    """
+
+    def __init__(self, shared_folder: str | None = None) -> None:
+        self._shared_folder = shared_folder
         self.registry = CollectorRegistry()
         self.requests = Counter(
             "turnwise_http_requests",
@@ -80,12 +86,19 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge(
-            "turnwise_turns_in_flight", "Turns being answered now.", registry=self.registry
+            "turnwise_turns_in_flight",
+            "Turns being answered now.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
         )
 
     def exposition(self) -> bytes:
         """Return every metric in the OpenMetrics text format."""
-        text: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        registry = self.registry
+        if self._shared_folder is not None:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry, self._shared_folder)  # type: ignore[no-untyped-call]
+        text: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
         return text
 
 
