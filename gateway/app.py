@@ -41,9 +41,15 @@ from gateway.state import GuardedRedis, embedded_redis, open_redis
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
 from gateway.token_count import TokenCounter, estimate_tokens, local_counter
+from memory.embedder import DIMENSIONS, OnnxEmbedder
+from memory.embedding_cache import EmbeddingCache
+from memory.jobs import JobQueue
+from memory.journal import Journal
 from memory.memory import Memory
 from memory.response_cache import ResponseCache
 from memory.store import ConversationStore
+from memory.summary_keeper import SummaryKeeper
+from memory.vector_store import VectorStore
 from policies.books import Books
 from policies.ledger import Ledger
 from policies.store import PolicyStore
@@ -135,7 +141,7 @@ async def open_services(
             clock=utc_now,
             keep=background.keep,
         )
-        memory = Memory(ConversationStore(redis, utc_now, lambda: secrets.token_hex(16)))
+        memory = await _open_memory(settings, redis, degradations, stack)
         router = _open_router(degradations)
         responder = Responder(
             policies=policies,
@@ -207,6 +213,39 @@ async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis
     redis = open_redis(url)
     stack.push_async_callback(redis.aclose)
     return redis
+
+
+async def _open_memory(
+    settings: Settings, redis: GuardedRedis, degradations: Degradations, stack: AsyncExitStack
+) -> Memory:
+    def failed(error: BaseException) -> None:
+        degradations.failed("memory", error, "in the background")
+
+    encodings = vectors = None
+    try:
+        embedder = _embedder(settings)
+    except FileNotFoundError as error:  # recall then goes by words alone
+        failed(error)
+    else:
+        stack.callback(embedder.close)
+        encodings = EmbeddingCache(embedder, redis, failed)
+        vectors = VectorStore(redis, embedder.revision, DIMENSIONS)
+    memory = Memory(
+        ConversationStore(redis, utc_now, lambda: secrets.token_hex(16)),
+        encodings=encodings,
+        vectors=vectors,
+        journal=Journal(settings.state_dir / "journal", secrets.token_hex(8)),
+        summaries=SummaryKeeper(redis, JobQueue(redis, secrets.token_hex(8), failed)),
+        on_failure=failed,
+    )
+    return await stack.enter_async_context(memory)
+
+
+def _embedder(settings: Settings) -> OnnxEmbedder:
+    model = settings.embedder.model
+    if model == "bundled":
+        return OnnxEmbedder.from_folder()
+    return OnnxEmbedder.from_folder(Path(model), is_english=False)
 
 
 def _open_router(degradations: Degradations) -> Router:

@@ -49,13 +49,15 @@ ServedModels = Mapping[str, ServedModel]
 
 
 def counter_of(models: ServedModels, name: str | None) -> tuple[TokenCounter, int]:
-    """Return a model's token counter and the room for its prompt; None takes the smallest window.
+    """Return a model's token counter and the room for its prompt.
+
+    None takes an exactly counted model before an estimated one, then the smallest window.
 
     Raises:
         RequestError: 404, no such model.
     """
     if name is None:
-        model = min(models.values(), key=lambda model: model.spec.context_tokens)
+        model = min(models.values(), key=lambda m: (not m.is_exact, m.spec.context_tokens))
     elif name in models:
         model = models[name]
     else:

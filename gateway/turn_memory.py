@@ -15,7 +15,9 @@ from gateway.token_count import TokenCounter, count_messages
 from gateway.turn import Turn
 from gateway.wire.chat import ChatReply, reply_message
 from memory.conversation import Context, Message
+from memory.errors import ConversationDeleted
 from memory.memory import Memory, OpenConversation
+from memory.opened import blank
 from memory.records import Draft
 from policies.policy import MemoryRules
 
@@ -68,8 +70,9 @@ class TurnMemory:
         try:
             opened = await self._memory.open(self._tenant, name, create=True)
         except STORE_FAILURES as error:
+            # The history is out of reach; what is said now still goes to the journal.
             self._on_failure(error)
-            return
+            opened = blank(self._tenant, name)
         recognised = opened.recognise(self._turn.messages)
         self._opened = opened
         self._new = recognised.new
@@ -117,25 +120,28 @@ class TurnMemory:
 
     async def append_new(self) -> None:
         """Store the turn's new messages: from here on they are not lost."""
-        await self._append(self._new, self._instructions)
+        await self._append(self._new, "in", self._instructions)
 
     async def append_reply(self, reply: ChatReply) -> None:
         """Store the first choice of a whole reply."""
         if reply.choices:
-            await self._append((reply_message(reply.choices[0]),), None)
+            await self._append((reply_message(reply.choices[0]),), "out")
 
     async def append_partial(self, reply: ChatReply) -> None:
         """Store what the caller saw of an answer that broke or was stopped, marked as such."""
         if reply.choices and (message := reply_message(reply.choices[0])).text:
-            await self._append((Draft(message, {"status": "incomplete"}),), None)
+            await self._append((Draft(message, {"status": "incomplete"}),), "out")
 
-    async def _append(self, messages: Sequence[Message | Draft], instructions: str | None) -> None:
+    async def _append(
+        self, messages: Sequence[Message | Draft], part: str, instructions: str | None = None
+    ) -> None:
         if self._opened is None or not messages:
             return
         try:
             await self._memory.append(
                 self._opened,
                 messages,
+                idempotency_key=f"{self._turn.request_id}:{part}",
                 instructions=instructions,
                 retention_s=self._rules.retention_days * 86_400.0
                 if self._rules.retention_days
@@ -143,3 +149,5 @@ class TurnMemory:
             )
         except STORE_FAILURES as error:
             self._on_failure(error)
+        except ConversationDeleted:  # while the turn was answered; it stays deleted
+            self._opened = None

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,7 +68,7 @@ class OnnxEmbedder:
     Args:
         load_session: makes an onnxruntime InferenceSession, on the first text and in the
             encoder's thread, so that a process which never needs it never pays for it.
-        tokenizer: its tokenizer, without padding and truncation.
+        load_tokenizer: makes its tokenizer, without padding and truncation, on the first text.
         revision: names model and precision.
         is_english: whether texts in other scripts are outside its knowledge.
         max_waiting: callers that may wait for the worker thread.
@@ -76,7 +77,7 @@ class OnnxEmbedder:
     def __init__(
         self,
         load_session: Callable[[], Any],
-        tokenizer: Tokenizer,
+        load_tokenizer: Callable[[], Tokenizer],
         revision: str,
         *,
         is_english: bool = True,
@@ -84,7 +85,7 @@ class OnnxEmbedder:
     ) -> None:
         self._load_session = load_session
         self._session: Any = None
-        self.tokenizer = tokenizer
+        self._load_tokenizer = load_tokenizer
         self._revision = revision
         self._is_english = is_english
         self._max_waiting = max_waiting
@@ -101,13 +102,21 @@ class OnnxEmbedder:
         model = folder / "encoder.onnx"
         if not model.is_file():
             raise FileNotFoundError(f"no encoder at {model}")
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
+        tokenizer_file = folder / "tokenizer.json"
+        if not tokenizer_file.is_file():
+            raise FileNotFoundError(f"no tokenizer at {tokenizer_file}")
         digest = blake2b(model.read_bytes(), digest_size=6).hexdigest()
         return cls(
-            lambda: _open_session(model), tokenizer, f"onnx-int8-{digest}", is_english=is_english
+            lambda: _open_session(model),
+            lambda: _open_tokenizer(tokenizer_file),
+            f"onnx-int8-{digest}",
+            is_english=is_english,
         )
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The encoder's tokenizer, loaded when first asked for."""
+        return self._load_tokenizer()
 
     @property
     def revision(self) -> str:
@@ -161,6 +170,13 @@ class OnnxEmbedder:
             tokens.append(vectors[0, 1:-1])
         total = np.sum(sentences, axis=0)
         return Encoding(total / np.linalg.norm(total), np.concatenate(tokens))
+
+
+def _open_tokenizer(file: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
 
 
 def _open_session(model: Path) -> Any:

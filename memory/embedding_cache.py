@@ -7,9 +7,9 @@ and are salted by tenant, so that nobody can learn from a fast answer what anoth
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from redis.exceptions import RedisError
@@ -23,11 +23,11 @@ _LIFETIME_S = 24 * 3600
 class KeyValue(Protocol):
     """The part of `redis.asyncio.Redis` used here."""
 
-    async def get(self, name: str) -> bytes | None:
-        """Return a value."""
+    def get(self, name: str) -> Awaitable[Any]:
+        """Return a value as bytes, None where there is none."""
         ...
 
-    async def set(self, name: str, value: bytes, *, ex: int) -> object:
+    def set(self, name: str, value: bytes, *, ex: int) -> Awaitable[object]:
         """Store a value for `ex` seconds."""
         ...
 

@@ -61,6 +61,9 @@ class ContextBody(_Body):
     model: str | None = None
 
 
+# How long a dry run waits for vectors of items that came just now; a turn does not.
+_PATIENCE_S = 5.0
+
 router = APIRouter(prefix="/v1/conversations")
 Caller = Annotated[Principal, Depends(require("conversations"))]
 
@@ -101,7 +104,7 @@ async def update(
 @router.delete("/{conversation_id}")
 async def delete(wired: Wired, principal: Caller, conversation_id: str) -> JSONResponse:
     """Delete a conversation with all that was derived from it."""
-    if not await wired.memory.store.delete(principal.tenant.id, conversation_id):
+    if not await wired.memory.delete(principal.tenant.id, conversation_id):
         raise ConversationNotFound(conversation_id)
     return JSONResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
@@ -115,7 +118,7 @@ async def append(
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JSONResponse:
     """Append items; the same Idempotency-Key does it once."""
-    items = await wired.memory.store.append(
+    items = await wired.memory.post(
         principal.tenant.id,
         conversation_id,
         [_draft(item) for item in body.items],
@@ -171,6 +174,7 @@ async def context(
         _input_messages(body.input),
         window_tokens=body.max_tokens or window_tokens,
         count_tokens=count,
+        patience_s=_PATIENCE_S,
     )
     return JSONResponse(
         {

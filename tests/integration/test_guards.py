@@ -208,3 +208,27 @@ async def test_a_frozen_redis_degrades_turns_whose_policy_allows_it(own_redis):
     assert status == 200
     assert body["choices"][0]["message"]["content"] == "Hello there"
     assert {"ledger", "memory"} <= set(headers["x-turnwise-degraded"].split(","))
+
+
+async def test_a_named_turn_while_redis_is_away_is_kept_and_stored_later(own_redis):
+    child, settings = own_redis
+    name = {"x-turnwise-conversation-id": "c"}
+    async with running(settings) as gateway:
+        await put_policy(gateway, on_ledger_down="allow")
+        await gateway.chat("before", headers=name)
+        os.kill(child.pid, signal.SIGSTOP)
+        try:
+            await gateway.chat("meanwhile", headers=name)
+        finally:
+            os.kill(child.pid, signal.SIGCONT)
+        for _ in range(100):
+            _, _, page = await gateway.get("/v1/conversations/c/items?order=asc")
+            if len(page.get("data", ())) == 4:
+                break
+            await asyncio.sleep(0.1)
+    assert [item["content"] for item in page["data"]] == [
+        "before",
+        "Hello there",
+        "meanwhile",
+        "Hello there",
+    ]

@@ -56,7 +56,7 @@ def test_a_script_it_was_not_trained_on_is_not_trusted(embedder: OnnxEmbedder) -
 
 async def test_past_the_bound_callers_are_turned_away() -> None:
     whole = OnnxEmbedder.from_folder()
-    bounded = OnnxEmbedder(whole._load_session, whole.tokenizer, "r", max_waiting=2)
+    bounded = OnnxEmbedder(whole._load_session, whole._load_tokenizer, "r", max_waiting=2)
     answers = await asyncio.gather(
         *(bounded.encode(["hello"]) for _ in range(3)), return_exceptions=True
     )
