@@ -3,7 +3,7 @@
     python benchmarks/engine/run.py [--sizes 5,60] [--quick]
 
 Random-weight Llamas (the arithmetic does not depend on the values), prompts and replies of 64
-tokens, greedy, end of text ignored. `generate` runs in float32 over a full static batch, its best case:
+tokens, greedy, end of text ignored. `generate` runs in float32 over a full static batch, its best:
 no padding, nothing arrives late.
 Also printed: prompt lookup on text that repeats itself, a prefix
 hit against a miss, a quiet caller beside a noisy one, and what rounding costs the bundled model.

@@ -1,6 +1,6 @@
 """Ten unedited answers of the bundled model, as Markdown: `python -m local_models.bundled.samples`.
 
-Greedy, one turn each; the questions were fixed before the model was trained.
+Greedy, one turn each, whatever comes out.
 """
 
 from __future__ import annotations

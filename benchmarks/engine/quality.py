@@ -1,0 +1,71 @@
+"""What rounding costs the bundled model: held-out perplexity and first-token agreement.
+
+    python benchmarks/engine/quality.py [--float FOLDER]
+
+The base is the float32 folder that training kept (`--keep-float`), else the shipped int8 weights
+computed in float32. Perplexity counts the answers of dialogues that training never saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from local_models.attention import Span
+from local_models.bundled.corpus import HERE
+from local_models.bundled.train import HELD_OUT_SEED, packed_rows
+from local_models.config import EngineConfig
+from local_models.engine import load_engine
+from local_models.text import TextCodec
+
+ROWS, LENGTH = 40, 512
+
+
+def measure(
+    model: str, quantize: Any, rows: list[tuple[list[int], list[int]]]
+) -> tuple[float, torch.Tensor]:
+    """Return the mean loss over learned tokens and the likeliest token at each of them."""
+    engine = load_engine(EngineConfig(model=model, quantize=quantize, max_running=1))
+    executor = engine._runner._model
+    pages = list(range(LENGTH // engine.config.page_tokens))
+    loss, n_learned, likeliest = 0.0, 0, []
+    for ids, labels in rows:
+        logits = executor.forward(ids, [Span(0, len(ids), 0, pages)], range(len(ids)))[:-1]
+        wanted = torch.tensor(labels[1:])
+        mask = wanted != -100
+        picked = logits[mask].log_softmax(-1).gather(1, wanted[mask][:, None])
+        loss -= float(picked.sum())
+        n_learned += int(mask.sum())
+        likeliest.append(logits[mask].argmax(-1))
+    return loss / n_learned, torch.cat(likeliest)
+
+
+def main() -> int:
+    """Print one line per kind of weights."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--float", dest="base", default="bundled")
+    options = parser.parse_args()
+    tokenizer = TextCodec.from_folder(Path(HERE)).tokenizer
+    rows = list(itertools.islice(packed_rows(tokenizer, HELD_OUT_SEED, LENGTH), ROWS))
+    base_loss, base_best = measure(options.base, "none", rows)
+    print(f"base ({options.base}, float32): perplexity {math.exp(base_loss):.4f}")
+    for quantize in ("int8", "int4"):
+        for source in dict.fromkeys(("bundled", options.base)):
+            loss, best = measure(source, quantize, rows)
+            change = math.exp(loss - base_loss) - 1
+            agreement = float((best == base_best).float().mean())
+            print(
+                f"{quantize} from {source}: perplexity {math.exp(loss):.4f} ({change:+.2%}), "
+                f"same first choice {agreement:.2%}"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
