@@ -19,6 +19,7 @@ from typing import Any, Self
 import aiohttp
 
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
+from gateway.backends.breaker import BackendBreaker, BreakingBackend
 from gateway.backends.openai import OpenAIBackend
 from gateway.children import Child
 from gateway.errors import BackendUnavailable
@@ -73,7 +74,8 @@ class EngineBackend:
             environ=environ,
             start_s=_START_S,
         )
-        self._upstream = OpenAIBackend(name, f"{self._root}/v1", session=session, sends_scope=True)
+        upstream = OpenAIBackend(name, f"{self._root}/v1", session=session, sends_scope=True)
+        self._upstream = BreakingBackend(upstream, BackendBreaker(name))
         self._stats: Mapping[str, Any] = {}
         self._asked_s = float("-inf")
         self._asking: asyncio.TaskGroup | None = None
@@ -117,11 +119,13 @@ class EngineBackend:
     async def health(self) -> State:
         """Return the state readiness should count; a dead engine degrades, it has fallbacks."""
         state = self.child.state
+        if state == "ready":
+            return await self._upstream.health()
         return "degraded" if state == "down" else state
 
     def load(self) -> Load:
         """Return what the engine last said, at most a moment old while it is being asked."""
-        if self.child.state != "ready":
+        if self.child.state != "ready" or self._upstream.breaker.is_open:
             return Load(is_up=False)
         now_s = asyncio.get_running_loop().time()
         if self._asking is not None and now_s - self._asked_s > _STATS_EVERY_S:

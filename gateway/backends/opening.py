@@ -52,7 +52,8 @@ async def _open(
         if missing:
             reason = f"{', '.join(missing)} missing: pip install 'turnwise[local]'"
             return MissingBackend(name, f"The local engine {name} cannot run here: {reason}")
-        opened = await stack.enter_async_context(
+        # Its own: a process that is still starting is no reason to leave it alone for a minute.
+        return await stack.enter_async_context(
             EngineBackend(
                 name,
                 model=backend.model,

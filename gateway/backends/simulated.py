@@ -28,7 +28,7 @@ _BODIES = (
 )
 _TAIL = "Set a provider's key, such as OPENAI_API_KEY, and the same request gets a real answer."
 _MAX_QUOTE_CHARS = 160
-_WORD = re.compile(r"\s*\S+")
+_WORD = re.compile(r"\s*\S+|\s+$")
 
 
 class SimulatedBackend:

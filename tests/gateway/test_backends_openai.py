@@ -134,6 +134,31 @@ async def test_a_stream_survives_any_chunking_comments_and_crlf(
         assert "".join(d.content or "" for d in deltas if isinstance(d, ReplyDelta)) == "Hello"
 
 
+async def test_deltas_that_arrive_together_say_that_more_follows(
+    backend: OpenAIBackend, upstream: FakeUpstream
+) -> None:
+    first, *rest = whole_stream(*[{"content": "x"}] * 4)
+    upstream.answer = lambda body: [first + rest[0] + rest[1], b"".join(rest[2:])]
+    upstream.pause_s = 0.05
+    *deltas, _ = await events_of(backend)
+    assert [d.has_more for d in deltas if isinstance(d, ReplyDelta)] == [
+        *(True, False),
+        *(True, True, False),
+    ]
+
+
+async def test_what_came_before_an_error_in_one_piece_is_not_lost(
+    backend: OpenAIBackend, upstream: FakeUpstream
+) -> None:
+    head = b"".join(whole_stream()[:2])
+    upstream.answer = lambda body: [head + event({"error": {"message": "died"}})]
+    events = []
+    with pytest.raises(BackendBroken):
+        async for each in backend.stream(CALL):
+            events.append(each)
+    assert events == [ReplyDelta(0, "Hel")]
+
+
 async def test_further_fields_of_a_delta_pass_through(
     backend: OpenAIBackend, upstream: FakeUpstream
 ) -> None:
