@@ -17,7 +17,10 @@ from gateway.settings import is_installed, keep_litellm_offline
 from tests.fakes import FakeUpstream, fake_upstream, whole_stream
 
 # litellm's own use of pydantic, outside our reach.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm.*")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm.*"),
+    pytest.mark.filterwarnings("ignore:Item .* is using the `ReadOnly`:UserWarning"),
+]
 
 QUESTION: dict[str, Any] = {"role": "user", "content": "Where is my parcel?"}
 TOOL = {

@@ -23,7 +23,11 @@ from gateway.errors import (
 from gateway.settings import is_installed, keep_litellm_offline
 from tests.fakes import FakeUpstream, fake_upstream
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm.*")
+# litellm's own use of pydantic, outside our reach.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm.*"),
+    pytest.mark.filterwarnings("ignore:Item .* is using the `ReadOnly`:UserWarning"),
+]
 CALL = Call(
     model="openai/fake",
     messages=({"role": "user", "content": "Hi"},),
