@@ -8,13 +8,14 @@ case exceeds the pool is refused on arrival. One scope may hold only its share o
 while the rest stays open for others.
 
 Fairness: every scope has a counter of tokens served (a virtual clock); whoever waits with the
-smallest counter is next. A scope that comes back after a pause starts at the smallest counter in
-use, so that idle time earns no credit. Source: Sheng et al., "Fairness in Serving Large Language
-Models" (VTC), OSDI 2024.
+smallest counter is next. A scope that comes back after a pause starts a small burst below the
+smallest counter in use, so that idle time earns no more credit than that.
+Source: Sheng et al., "Fairness in Serving Large Language Models" (VTC), OSDI 2024.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from local_models.sequence import Finish, Sequence
 
 # A reply token takes a pass over all weights; a prompt token shares its pass with its chunk.
 _REPLY_TOKEN_CHARGE = 4
+# What a scope that comes back may use before it shares evenly: a turn or two, served at once.
+_BURST_TOKENS = 1024.0
+_SHARED_FOR_S = 60.0
+_SHARED_PART = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,9 @@ class Scheduler:
         self._draft = draft
         self._queues: dict[str, deque[Sequence]] = {}
         self._served: dict[str, float] = {}
+        self._n_steps = 0
+        self._last_scope: str | None = None
+        self._mixed_s = -math.inf  # when two scopes last came one after the other
         self._reserved_pages = 0
         self._scope_pages: dict[str, int] = {}
         self._scope_slots: dict[str, int] = {}
@@ -81,6 +89,9 @@ class Scheduler:
             )
         if self.n_waiting >= self.config.max_queued:
             raise QueueFull(self.n_waiting, retry_after_s)
+        if self._last_scope not in (None, sequence.scope):
+            self._mixed_s = sequence.arrived_s
+        self._last_scope = sequence.scope
         self._enqueue(sequence, last=True)
 
     def _enqueue(self, sequence: Sequence, *, last: bool) -> None:
@@ -101,37 +112,34 @@ class Scheduler:
         if not active:
             # Nobody else is here: old counters mean nothing any more.
             self._served.clear()
-        self._served[scope] = max(self._served.get(scope, 0.0), floor)
+        credit = _BURST_TOKENS if active else 0.0
+        self._served[scope] = max(self._served.get(scope, 0.0), floor - credit)
 
     def schedule(self, now_s: float) -> list[Work]:
         """Admit what may be admitted and return this step's work; pages are already there.
 
-        Decoding sequences come first, then prompts in the order of fairness, until
-        `step_tokens` are spent. Empty when nothing can run.
+        Decoding sequences come first, then prompts of the least served scope, until the step's
+        tokens are spent. Empty when nothing can run.
         """
         self._admit(now_s)
-        work: list[Work] = []
-        budget = self.step_tokens
-        prompts = []
-        n_drafts = self._draft_tokens()
-        for sequence in self.running:
-            if sequence.n_remaining > 1:
-                prompts.append(sequence)
-                continue
-            drafts: tuple[int, ...] = ()
-            if n_drafts and self._draft is not None:
-                room = sequence.max_tokens - len(sequence.tokens) - 1
-                drafts = self._draft(sequence, min(n_drafts, room)) if room > 0 else ()
-            work.append(Work(sequence, sequence.n_computed, 1, True, drafts))
-            budget -= 1 + len(drafts)
+        self._n_steps += 1
+        # While several scopes come and go steps are short: what a newcomer waits for first is the
+        # step in progress.
+        is_shared = now_s - self._mixed_s < _SHARED_FOR_S
+        budget = max(self.step_tokens // (_SHARED_PART if is_shared else 1), self.pool.page_tokens)
+        prompts = [s for s in self.running if s.n_remaining > 1]
         prompts.sort(key=lambda s: (self._served.get(s.scope, 0.0), s.arrived_s))
-        # The step belongs to the least served scope: another's prompt beside it would only make
-        # its first token later.
-        prompts = [s for s in prompts if s.scope == prompts[0].scope]
+        favoured = prompts[0].scope if prompts else None
+        work = []
+        for sequence in self.running:
+            if sequence.n_remaining == 1 and self._may_decode(sequence, favoured):
+                work.append(self._decode(sequence))
+                budget -= 1 + len(work[-1].drafts)
         # A prompt always advances, even beside more decoding sequences than the budget has tokens.
         budget = max(budget, self.pool.page_tokens)
         for sequence in prompts:
-            if budget <= 0:
+            # The step belongs to one scope: another's prompt beside it would only delay it.
+            if budget <= 0 or sequence.scope != favoured:
                 break
             n_tokens = min(budget, sequence.n_remaining)
             samples = n_tokens == sequence.n_remaining
@@ -140,6 +148,25 @@ class Scheduler:
         for item in work:
             self._extend_pages(item)
         return work
+
+    def _may_decode(self, sequence: Sequence, favoured: str | None) -> bool:
+        """Return whether a sequence decodes in this step.
+
+        Beside the prompt of a scope served less, the others decode in every eighth step only: they
+        lose a moment, the newcomer's first token comes sooner.
+        """
+        if favoured is None or sequence.scope == favoured or self._n_steps % _SHARED_PART == 0:
+            return True
+        return self._served.get(sequence.scope, 0.0) <= self._served.get(favoured, 0.0)
+
+    def _decode(self, sequence: Sequence) -> Work:
+        drafts: tuple[int, ...] = ()
+        is_quiet = len(self.running) <= self.config.draft_until_running
+        if self._draft is not None and self.config.draft_tokens and is_quiet:
+            room = sequence.max_tokens - len(sequence.tokens) - 1
+            n_drafts = min(self.config.draft_tokens, room)
+            drafts = self._draft(sequence, n_drafts) if n_drafts > 0 else ()
+        return Work(sequence, sequence.n_computed, 1, True, drafts)
 
     def advance(self, work: Work, n_accepted_drafts: int = 0) -> None:
         """Record that the work was run: its tokens are computed, its full pages findable."""
@@ -297,10 +324,6 @@ class Scheduler:
         needed = self.pool.pages_for(work.start + work.n_tokens + len(work.drafts))
         while len(sequence.pages) < needed:
             sequence.pages.append(self.pool.allocate())
-
-    def _draft_tokens(self) -> int:
-        is_quiet = len(self.running) <= self.config.draft_until_running
-        return self.config.draft_tokens if is_quiet else 0
 
     def _worst_pages(self, sequence: Sequence) -> int:
         return self.pool.pages_for(sequence.max_tokens)

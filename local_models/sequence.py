@@ -108,6 +108,8 @@ class Sequence:
     n_published: int = 0
     counts: Counter[int] = field(default_factory=Counter)
     random: Any = None
+    runs: dict[tuple[int, ...], int] = field(default_factory=dict)
+    n_indexed: int = 0
     busy_s: float = 0.0
     first_token_s: float | None = None
     last_token_s: float | None = None

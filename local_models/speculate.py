@@ -8,20 +8,30 @@ from __future__ import annotations
 
 from local_models.sequence import Sequence
 
-_LONGEST, _SHORTEST = 4, 2
-_SEARCHED_TOKENS = 4096
+_LENGTHS = (4, 3, 2)
+_TRIAL_TOKENS = 16
+_LEAST_ACCEPTED = 0.3
 
 
 def draft_by_lookup(sequence: Sequence, n_tokens: int) -> tuple[int, ...]:
-    """Return up to n_tokens that followed an earlier occurrence of the sequence's last few."""
-    tokens = sequence.tokens[-_SEARCHED_TOKENS:]
-    # Little accepted after a fair trial: guessing costs this sequence more than it gives.
-    if sequence.n_drafted >= 32 and sequence.n_accepted < 0.2 * sequence.n_drafted:
+    """Return up to n_tokens that followed an earlier occurrence of the sequence's last few.
+
+    Keeps an index of the sequence's runs of tokens in `sequence.runs`, so that a step costs the
+    same however long the text is.
+    """
+    # Rarely right after a fair trial: guessing costs this sequence more than it gives.
+    is_poor = sequence.n_accepted < _LEAST_ACCEPTED * sequence.n_drafted
+    if is_poor and sequence.n_drafted >= _TRIAL_TOKENS:
         return ()
-    for length in range(min(_LONGEST, len(tokens) - 1), _SHORTEST - 1, -1):
-        tail = tokens[-length:]
-        last = tail[-1]
-        for end in range(len(tokens) - 2, length - 2, -1):
-            if tokens[end] == last and tokens[end - length + 1 : end + 1] == tail:
-                return tuple(tokens[end + 1 : end + 1 + n_tokens])
+    tokens, runs = sequence.tokens, sequence.runs
+    # A run ends before `end`; the one at the very end is what is looked up, so it is not in yet.
+    for end in range(sequence.n_indexed, len(tokens)):
+        for length in _LENGTHS:
+            if end >= length:
+                runs[tuple(tokens[end - length : end])] = end
+    sequence.n_indexed = len(tokens)
+    for length in _LENGTHS:
+        found = runs.get(tuple(tokens[-length:])) if len(tokens) > length else None
+        if found is not None:
+            return tuple(tokens[found : found + n_tokens])
     return ()

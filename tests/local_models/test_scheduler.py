@@ -167,3 +167,24 @@ def test_random_arrivals_cancels_and_preemptions_end_with_every_page_back():
     assert scheduler.pool.n_held == 0
     assert scheduler._reserved_pages == 0
     assert scheduler._scope_pages == {}
+
+
+def test_a_newcomers_prompt_does_not_wait_for_anothers():
+    scheduler = build(n_pages=256, step_tokens=64)
+    for _ in range(3):
+        make(scheduler, n_prompt=100, scope="noisy")
+    run(scheduler, scheduler.schedule(0.0))
+    quiet = make(scheduler, n_prompt=40, scope="quiet")
+    steps = 0
+    while quiet.n_output == 0:
+        work = scheduler.schedule(0.0)
+        assert {w.sequence.scope for w in work if w.n_tokens > 1} == {"quiet"}
+        run(scheduler, work)
+        steps += 1
+    assert steps == 5
+
+
+def test_a_lone_scope_has_whole_steps():
+    scheduler = build(n_pages=256, step_tokens=64)
+    make(scheduler, n_prompt=100)
+    assert scheduler.schedule(0.0)[0].n_tokens == 64

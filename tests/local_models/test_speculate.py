@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from local_models.sequence import SamplingParams, Sequence
+from local_models.speculate import draft_by_lookup
+
+
+def sequence_of(*tokens: int) -> Sequence:
+    return Sequence(1, "", list(tokens), len(tokens), 100, SamplingParams(), frozenset(), 0.0)
+
+
+def test_what_followed_the_same_tokens_is_drafted():
+    assert draft_by_lookup(sequence_of(1, 2, 3, 4, 5, 9, 1, 2), 3) == (3, 4, 5)
+
+
+def test_the_longest_and_latest_match_wins():
+    assert draft_by_lookup(sequence_of(7, 1, 2, 5, 1, 2, 6, 7, 1, 2), 1) == (5,)
+    assert draft_by_lookup(sequence_of(1, 2, 5, 1, 2, 6, 9, 1, 2), 1) == (6,)
+
+
+def test_without_a_repetition_nothing_is_drafted():
+    assert draft_by_lookup(sequence_of(1, 2, 3, 4), 4) == ()
+
+
+def test_the_index_follows_the_text():
+    sequence = sequence_of(1, 2, 3)
+    assert draft_by_lookup(sequence, 2) == ()
+    sequence.tokens += [1, 2]
+    assert draft_by_lookup(sequence, 2) == (3, 1)
+
+
+def test_a_sequence_whose_drafts_fail_is_left_alone():
+    sequence = sequence_of(1, 2, 3, 1, 2)
+    sequence.n_drafted, sequence.n_accepted = 20, 2
+    assert draft_by_lookup(sequence, 2) == ()
