@@ -37,7 +37,7 @@ from gateway.routes import admin, conversations, costs, pages, system, turns
 from gateway.routes.chat import ChatEndpoint
 from gateway.services import Services
 from gateway.settings import Settings, shared_metrics_folder
-from gateway.state import GuardedRedis, embedded_redis, open_redis
+from gateway.state import GuardedRedis, embedded_redis, open_redis, warn_of_volatility
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
 from gateway.token_count import TokenCounter, estimate_tokens, local_counter
@@ -212,6 +212,8 @@ async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis
         await child.wait_ready()
     redis = open_redis(url)
     stack.push_async_callback(redis.aclose)
+    if not settings.redis.is_embedded:
+        await warn_of_volatility(redis)
     return redis
 
 

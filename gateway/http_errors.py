@@ -196,7 +196,12 @@ def _of_memory(error: BaseException) -> HttpError | None:
     return None
 
 
-_WEB_CODES = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
+_WEB_CODES = {
+    400: "invalid_json",
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "request_too_large",
+}
 
 
 def _of_web(error: BaseException) -> HttpError | None:

@@ -52,6 +52,8 @@ class KeyBody(_Body):
 
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
+_LAST_EXPIRY = datetime(9999, 1, 1, tzinfo=UTC)  # later ones overflow in some time zone
+
 router = APIRouter(prefix="/admin", dependencies=[Depends(admin_of)])
 router.include_router(admin_policy.router)
 
@@ -119,6 +121,8 @@ async def create_key(wired: Wired, tenant_id: str, body: KeyBody) -> JSONRespons
         raise _invalid("scopes", unknown[0], f"among {', '.join(TENANT_SCOPES)}")
     if body.expires_at is not None and body.expires_at <= datetime.now(UTC):
         raise _invalid("expires_at", body.expires_at.isoformat(), "a time still to come")
+    if body.expires_at is not None and body.expires_at >= _LAST_EXPIRY:
+        raise _invalid("expires_at", body.expires_at.isoformat(), "a time before the year 9999")
     key, token = await wired.tenants.create_key(
         tenant_id, body.name, scopes=body.scopes, expires_at=body.expires_at
     )

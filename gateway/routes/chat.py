@@ -7,6 +7,7 @@ finished answers to idempotent retries.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from datetime import datetime
@@ -28,6 +29,8 @@ from gateway.telemetry import Degradations
 from gateway.turn import Disclosure, Turn, header_value
 from gateway.wire.chat import ChatReply, parse_chat
 from gateway.wire.sse import DONE, KEEP_ALIVE, ChatFrames, data_frame
+
+log = logging.getLogger("turnwise.http")
 
 _SILENCE_S = 10.0
 _JSON = (b"content-type", b"application/json")
@@ -213,6 +216,8 @@ class _Answer:
     async def fail(self, error: Exception) -> None:
         """Send the error: as a status when nothing has gone out, else as the last frame."""
         failure = http_error_of(error)
+        if failure.code == "internal_error":
+            log.error("unexpected failure in %s", self.disclosure.request_id, exc_info=error)
         if self._has_started:
             await self._send({"type": "http.response.body", "body": data_frame(failure.body())})
             return

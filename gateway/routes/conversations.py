@@ -5,11 +5,12 @@ Source: OpenAI API reference, "Conversations" and "List items".
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.auth import Principal
 from gateway.errors import RequestError
@@ -25,6 +26,21 @@ Metadata = dict[str, Any]
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_sent_back(cls, given: object) -> object:
+        """Refuse what Python reads but JSON cannot say: NaN, 1e999, halves of characters.
+
+        Once stored, one such value would break every later answer that holds it.
+        """
+        try:
+            json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            raise ValueError(
+                "NaN, infinities, lone surrogates and deep nesting are refused"
+            ) from None
+        return given
 
 
 class NewItem(ChatMessage):

@@ -60,7 +60,10 @@ class CostQuery:
                 day = usual if text is None else date.fromisoformat(text)
             except ValueError as error:
                 raise _invalid(param, text, "a day, YYYY-MM-DD, or an ISO 8601 time") from error
-            return day_bounds(day, day, self.tz)[1 if is_end else 0]
+            try:
+                return day_bounds(day, day, self.tz)[1 if is_end else 0]
+            except OverflowError as error:  # the day after the calendar's last
+                raise _invalid(param, text, "a day before 9999-12-31") from error
         try:
             moment = datetime.fromisoformat(text.replace(" ", "+"))
         except ValueError as error:

@@ -117,7 +117,7 @@ def _integral(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Count = Annotated[int, BeforeValidator(_integral), Field(ge=1)]
+Count = Annotated[int, BeforeValidator(_integral), Field(ge=1, le=2**31 - 1)]
 Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
@@ -185,7 +185,12 @@ def parse_chat(body: bytes, headers: Mapping[str, str], request_id: str) -> Turn
         raise request_error_of(error) from error
     # The caller's own JSON, not the validated copy, is what travels on: nothing is reordered,
     # defaulted or lost on the way.
-    sent: dict[str, Any] = orjson.loads(body)
+    try:
+        sent: dict[str, Any] = orjson.loads(body)
+    except orjson.JSONDecodeError as error:  # NaN, 1e999, -: pydantic takes them, JSON does not
+        raise RequestError(
+            f"We could not parse the JSON body of your request. {error}", code="invalid_json"
+        ) from error
     _check_messages(chat)
     params = {key: sent[key] for key in sent if key in PASSED_PARAMS and sent[key] is not None}
     limit = chat.max_completion_tokens or chat.max_tokens

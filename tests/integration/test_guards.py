@@ -232,3 +232,48 @@ async def test_a_named_turn_while_redis_is_away_is_kept_and_stored_later(own_red
         "meanwhile",
         "Hello there",
     ]
+
+
+async def test_numbers_that_json_lacks_are_refused_by_chat(gateway):
+    for number in ("NaN", "-Infinity", "1e999"):
+        async with gateway.client.post(
+            gateway.url + "/v1/chat/completions",
+            data=f'{{"messages": [{{"role": "user", "content": "x"}}], "other": {number}}}',
+            headers=gateway.auth(),
+        ) as response:
+            body = await response.json()
+            assert (response.status, body["error"]["code"]) == (400, "invalid_json")
+
+
+async def test_an_output_limit_past_32_bits_is_refused(gateway):
+    status, _, body = await gateway.chat("x", max_completion_tokens=2**63)
+    assert (status, body["error"]["param"]) == (400, "max_completion_tokens")
+
+
+async def test_conversations_keep_nothing_that_json_cannot_say(gateway):
+    await gateway.post("/v1/conversations", {"id": "kept"})
+    for value in ("NaN", "1e999", '"\\ud800"'):
+        async with gateway.client.post(
+            gateway.url + "/v1/conversations/kept/items",
+            data=f'{{"items": [{{"role": "user", "content": "x", "metadata": {{"a": {value}}}}}]}}',
+            headers={**gateway.auth(), "content-type": "application/json"},
+        ) as response:
+            assert response.status == 400, value
+    assert (await gateway.get("/v1/conversations/kept/items"))[2]["data"] == []
+
+
+async def test_a_body_that_is_no_text_is_invalid_json(gateway):
+    async with gateway.client.post(
+        gateway.url + "/v1/conversations",
+        data=b"\xff",
+        headers={**gateway.auth(), "content-type": "application/json"},
+    ) as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (400, "invalid_json")
+
+
+async def test_the_end_of_the_calendar_is_bad_input(gateway):
+    status, _, body = await gateway.get("/v1/costs?from=9999-12-31&to=9999-12-31")
+    assert (status, body["error"]["code"]) == (400, "invalid_value")
+    expiring = {"name": "late", "expires_at": "9999-12-31T23:59:59-14:00"}
+    status, _, body = await gateway.admin("POST", "/admin/tenants/demo/keys", expiring)
+    assert (status, body["error"]["param"]) == (400, "expires_at")
