@@ -85,7 +85,7 @@ def build_app(services: Services) -> Front:
         pages.router,
     ):
         app.include_router(router)
-    for kind in EXPECTED_ERRORS:
+    for kind in (*EXPECTED_ERRORS, Exception):  # the last is raised on, and logged by the front
         app.add_exception_handler(kind, _answer_error)
     return Front(
         app,
@@ -328,7 +328,7 @@ def _chat_endpoint(services: Services) -> ChatEndpoint:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
     failure = http_error_of(error)
-    if failure.status >= 500:
+    if isinstance(error, SQLAlchemyError):  # a silent Redis is logged by its handle, once
         log.error("%s failed: %s: %s", request.url.path, type(error).__name__, error)
     return Response(
         orjson.dumps(failure.body()),

@@ -10,8 +10,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import unquote
 
 import orjson
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import RequestError
@@ -20,6 +22,8 @@ from gateway.telemetry import Metrics
 from gateway.turn import header_value
 
 log = logging.getLogger("turnwise.http")
+SLASH_IN_NAME = "\udc2f"
+_NAMED_PATHS = "/v1/conversations/"
 
 
 class Front:
@@ -53,6 +57,7 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        scope = _with_slashes_in_names(scope)
         request_id = self._new_id("req")
         scope.setdefault("state", {})["request_id"] = request_id
         id_bytes = request_id.encode()
@@ -93,14 +98,26 @@ class Front:
             if message["type"] == "http.request":
                 left -= len(message.get("body", b""))
                 if left < 0:
-                    raise RequestError(
-                        f"The request body is larger than {self._max_body_bytes} bytes.",
-                        status=413,
-                        code="request_too_large",
+                    # Starlette's own error: the framework below lets no other pass as it is.
+                    raise HTTPException(
+                        413, f"The request body is larger than {self._max_body_bytes} bytes."
                     )
             return message
 
         return bounded
+
+
+def _with_slashes_in_names(scope: Scope) -> Scope:
+    """Return the scope with a marker where a conversation's name holds an encoded slash.
+
+    Servers decode the path before it is routed. Percent-decoding cannot produce the marker, so no
+    other name is mistaken for it. The server's own scope stays as it is.
+    """
+    raw: bytes = scope.get("raw_path") or b""
+    if not scope["path"].startswith(_NAMED_PATHS) or b"%2f" not in raw.lower():
+        return scope
+    parts = (unquote(part).replace("/", SLASH_IN_NAME) for part in raw.decode().split("/"))
+    return {**scope, "path": "/".join(parts)}
 
 
 def route_of(scope: Scope) -> str:

@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gateway.auth import Principal
 from gateway.errors import RequestError
+from gateway.front import SLASH_IN_NAME
 from gateway.models import counter_of
 from gateway.routes.dependencies import Wired, require
 from gateway.wire.chat import ChatMessage
@@ -81,6 +82,13 @@ class ContextBody(_Body):
 _PATIENCE_S = 5.0
 
 router = APIRouter(prefix="/v1/conversations")
+
+
+def _name_in_path(given: object) -> object:
+    return given.replace(SLASH_IN_NAME, "/") if isinstance(given, str) else given
+
+
+PathName = Annotated[str, BeforeValidator(_name_in_path)]
 Caller = Annotated[Principal, Depends(require("conversations"))]
 
 
@@ -98,7 +106,7 @@ async def create(wired: Wired, principal: Caller, body: CreateBody | None = None
 
 
 @router.get("/{conversation_id}")
-async def retrieve(wired: Wired, principal: Caller, conversation_id: str) -> JSONResponse:
+async def retrieve(wired: Wired, principal: Caller, conversation_id: PathName) -> JSONResponse:
     """Return a conversation."""
     conversation = await wired.memory.store.get(principal.tenant.id, conversation_id)
     if conversation is None:
@@ -108,7 +116,7 @@ async def retrieve(wired: Wired, principal: Caller, conversation_id: str) -> JSO
 
 @router.post("/{conversation_id}")
 async def update(
-    wired: Wired, principal: Caller, conversation_id: str, body: UpdateBody
+    wired: Wired, principal: Caller, conversation_id: PathName, body: UpdateBody
 ) -> JSONResponse:
     """Replace the metadata."""
     conversation = await wired.memory.store.set_metadata(
@@ -118,7 +126,7 @@ async def update(
 
 
 @router.delete("/{conversation_id}")
-async def delete(wired: Wired, principal: Caller, conversation_id: str) -> JSONResponse:
+async def delete(wired: Wired, principal: Caller, conversation_id: PathName) -> JSONResponse:
     """Delete a conversation with all that was derived from it."""
     if not await wired.memory.delete(principal.tenant.id, conversation_id):
         raise ConversationNotFound(conversation_id)
@@ -129,7 +137,7 @@ async def delete(wired: Wired, principal: Caller, conversation_id: str) -> JSONR
 async def append(
     wired: Wired,
     principal: Caller,
-    conversation_id: str,
+    conversation_id: PathName,
     body: ItemsBody,
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JSONResponse:
@@ -147,7 +155,7 @@ async def append(
 async def items(
     wired: Wired,
     principal: Caller,
-    conversation_id: str,
+    conversation_id: PathName,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: str | None = None,
     order: Literal["asc", "desc"] = "desc",
@@ -160,7 +168,9 @@ async def items(
 
 
 @router.get("/{conversation_id}/items/{item_id}")
-async def item(wired: Wired, principal: Caller, conversation_id: str, item_id: str) -> JSONResponse:
+async def item(
+    wired: Wired, principal: Caller, conversation_id: PathName, item_id: PathName
+) -> JSONResponse:
     """Return one item."""
     found = await wired.memory.store.item(principal.tenant.id, conversation_id, item_id)
     return JSONResponse(item_to_wire(found))
@@ -168,7 +178,7 @@ async def item(wired: Wired, principal: Caller, conversation_id: str, item_id: s
 
 @router.delete("/{conversation_id}/items/{item_id}")
 async def redact(
-    wired: Wired, principal: Caller, conversation_id: str, item_id: str
+    wired: Wired, principal: Caller, conversation_id: PathName, item_id: PathName
 ) -> JSONResponse:
     """Erase the content of one item; its place stays."""
     await wired.memory.store.redact(principal.tenant.id, conversation_id, item_id)
@@ -180,7 +190,7 @@ async def redact(
 
 @router.post("/{conversation_id}/context")
 async def context(
-    wired: Wired, principal: Caller, conversation_id: str, body: ContextBody
+    wired: Wired, principal: Caller, conversation_id: PathName, body: ContextBody
 ) -> JSONResponse:
     """Return what the model would see, without asking it."""
     count, window_tokens = counter_of(wired.models, body.model)

@@ -1,6 +1,9 @@
 """Named conversations over HTTP."""
 
+from urllib.parse import quote
+
 import pytest
+from yarl import URL
 
 from gateway.backends.base import ReplyDelta
 from gateway.errors import BackendBroken
@@ -139,3 +142,14 @@ async def test_any_printable_name_is_a_name(gateway, name):
 async def test_two_names_that_disagree_are_refused(gateway):
     status, _, body = await gateway.chat("x", headers=NAME, conversation="other")
     assert (status, body["error"]["code"]) == (400, "conversation_mismatch")
+
+
+@pytest.mark.parametrize("name", ["a/b", "x/items", "a/b/c", "50%/2F"])
+async def test_a_name_with_slashes_is_reached_by_its_encoded_form(gateway, name):
+    await gateway.chat("hello", conversation=name)
+    url = URL(
+        f"{gateway.url}/v1/conversations/{quote(name, safe='')}/items?order=asc", encoded=True
+    )
+    async with gateway.client.get(url, headers=gateway.auth()) as response:
+        page = await response.json()
+    assert [item["content"] for item in page["data"]] == ["hello", "Hello there"]

@@ -277,3 +277,23 @@ async def test_the_end_of_the_calendar_is_bad_input(gateway):
     expiring = {"name": "late", "expires_at": "9999-12-31T23:59:59-14:00"}
     status, _, body = await gateway.admin("POST", "/admin/tenants/demo/keys", expiring)
     assert (status, body["error"]["param"]) == (400, "expires_at")
+
+
+async def test_a_body_past_the_limit_is_413_on_every_route(gateway):
+    async with gateway.client.post(
+        gateway.url + "/v1/conversations",
+        data=io.BytesIO(b" " * (21 * 1024 * 1024)),
+        headers={**gateway.auth(), "content-type": "application/json"},
+    ) as response:
+        body = await response.json()
+    assert (response.status, body["error"]["code"]) == (413, "request_too_large")
+
+
+async def test_a_defect_of_ours_still_answers_in_the_contracts_shape(gateway, monkeypatch):
+    async def defective(*_args, **_options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(type(gateway.services.books), "costs", defective)
+    status, headers, body = await gateway.get("/v1/costs")
+    assert (status, body["error"]["code"]) == (500, "internal_error")
+    assert headers["x-request-id"].startswith("req_")
