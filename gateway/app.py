@@ -24,6 +24,7 @@ from gateway.backends import open_backends
 from gateway.backends.base import Backend
 from gateway.background import Background
 from gateway.database import open_database
+from gateway.errors import ChildFailed
 from gateway.front import Front
 from gateway.health import Health, State
 from gateway.http_errors import EXPECTED_ERRORS, http_error_of
@@ -152,7 +153,7 @@ async def open_services(
             loads=_loads(settings, backends),
             meter=meter,
             limiter=RateLimiter(redis, utc_now),
-            cache=AnswerCache(ResponseCache(redis), utc_now),
+            cache=AnswerCache(ResponseCache(_open_cache(settings, redis, stack)), utc_now),
             background=background,
             timeouts=settings.timeouts,
             scope_key=settings.pepper,
@@ -206,6 +207,11 @@ def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedM
 
 async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis:
     url = settings.redis.url
+    if settings.redis.is_cluster:
+        # Every key is laid out for one; a handle that speaks to several nodes is still missing.
+        raise ChildFailed(
+            "redis.cluster: true is not served yet; name a single server in redis.url"
+        )
     if settings.redis.is_embedded:
         child, url = embedded_redis(settings.state_dir)
         await stack.enter_async_context(child)
@@ -215,6 +221,15 @@ async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis
     if not settings.redis.is_embedded:
         await warn_of_volatility(redis)
     return redis
+
+
+def _open_cache(settings: Settings, redis: GuardedRedis, stack: AsyncExitStack) -> GuardedRedis:
+    """Return the evicting server that answers are cached on, where one is named."""
+    if settings.redis.cache_url is None:
+        return redis
+    cache = open_redis(settings.redis.cache_url, name="the cache's Redis")
+    stack.push_async_callback(cache.aclose)
+    return cache
 
 
 async def _open_memory(

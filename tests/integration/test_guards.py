@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.errors import ChildFailed
 from gateway.settings import RedisSettings
 from gateway.state import embedded_redis
 from tests.integration.conftest import running
@@ -297,3 +298,21 @@ async def test_a_defect_of_ours_still_answers_in_the_contracts_shape(gateway, mo
     status, headers, body = await gateway.get("/v1/costs")
     assert (status, body["error"]["code"]) == (500, "internal_error")
     assert headers["x-request-id"].startswith("req_")
+
+
+async def test_answers_are_cached_on_the_server_named_for_it(settings, redis, tmp_path):
+    child, url = embedded_redis(tmp_path / "cache")
+    async with child:
+        await child.wait_ready()
+        named = replace(settings, redis=replace(settings.redis, cache_url=url))
+        async with running(named) as gateway:
+            await gateway.chat("hours?")
+            _, headers, _ = await gateway.chat("hours?")
+    assert headers["x-turnwise-cache"] == "exact"
+    assert not [key for key in await redis.keys("*") if b":cache:" in key]
+
+
+async def test_a_redis_cluster_is_refused_rather_than_ignored(settings):
+    with pytest.raises(ChildFailed, match="cluster"):
+        async with running(replace(settings, redis=replace(settings.redis, is_cluster=True))):
+            pass
