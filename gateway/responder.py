@@ -30,7 +30,7 @@ from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import Tenant
 from gateway.turn import Disclosure, Turn
 from gateway.turn_memory import STORE_FAILURES, TurnMemory
-from gateway.wire.chat import ChatReply
+from gateway.wire.reply import ChatReply
 from memory.memory import Memory
 from policies.catalog import ModelCatalog
 from policies.policy import Policy

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from gateway.token_count import TokenCounter, count_messages
 from gateway.turn import Turn
-from gateway.wire.chat import ChatReply, reply_message
+from gateway.wire.reply import ChatReply, reply_message
 from memory.conversation import Context, Message
 from memory.errors import ConversationDeleted
 from memory.memory import Memory, OpenConversation

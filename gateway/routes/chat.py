@@ -27,7 +27,8 @@ from gateway.responder import Responder
 from gateway.takeover import ReplyRestart
 from gateway.telemetry import Degradations
 from gateway.turn import Disclosure, Turn, header_value
-from gateway.wire.chat import ChatReply, parse_chat
+from gateway.wire.chat import parse_chat
+from gateway.wire.reply import ChatReply
 from gateway.wire.sse import DONE, KEEP_ALIVE, ChatFrames, data_frame
 
 log = logging.getLogger("turnwise.http")

@@ -1,12 +1,11 @@
-"""OpenAI's chat completions request, from bytes to our nouns and back to bytes.
+"""OpenAI's chat completions request, from bytes to a Turn.
 
-Source: OpenAI API reference, "Create chat completion" and "The chat completion chunk object".
+Source: OpenAI API reference, "Create chat completion".
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -14,9 +13,8 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from gateway.errors import RequestError
-from gateway.turn import CacheMode, Disclosure, Turn
-from memory.conversation import Message, message_from_wire
-from policies.usage import Cost, Usage
+from gateway.turn import CacheMode, Turn
+from memory.conversation import message_from_wire
 
 # Parameters that reach the model as the caller wrote them.
 PASSED_PARAMS = frozenset(
@@ -358,111 +356,3 @@ def _param_of(location: tuple[int | str, ...]) -> str:
         elif step not in _BRANCHES:
             param += f".{step}" if param else step
     return param
-
-
-def usage_to_wire(usage: Usage, cost: Cost | None) -> dict[str, Any]:
-    """Return OpenAI's usage object with `cost` (USD) and `cost_details` added."""
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_input_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "cost": cost.usd_micro / 1_000_000 if cost else None,
-        "cost_details": {
-            "cost_micro": cost.micro,
-            "currency": cost.currency,
-            "usd_micro": cost.usd_micro,
-            "is_estimated": usage.is_estimated,
-        }
-        if cost
-        else None,
-    }
-
-
-class ChatReply:
-    """Collects a reply into OpenAI's chat.completion object."""
-
-    def __init__(self, request_id: str, created_at: datetime) -> None:
-        self._id = request_id.replace("req_", "chatcmpl-", 1)
-        self._created = int(created_at.timestamp())
-        self._choices: dict[int, dict[str, Any]] = {}
-
-    def add(self, delta: Any) -> None:
-        """Add one ReplyDelta."""
-        choice = self._choices.get(delta.index)
-        if choice is None:
-            choice = self._choices[delta.index] = {
-                "index": delta.index,
-                "message": {"role": "assistant", "content": None},
-                "finish_reason": None,
-                "logprobs": None,
-            }
-        message = choice["message"]
-        if delta.content:
-            message["content"] = (message["content"] or "") + delta.content
-        elif delta.content == "" and message["content"] is None:
-            message["content"] = ""
-        for name, value in delta.fields.items():
-            merge_field(message, name, value)
-        if delta.logprobs:
-            logprobs = choice["logprobs"] = choice["logprobs"] or {}
-            for name, tokens in delta.logprobs.items():
-                logprobs[name] = (logprobs.get(name) or []) + (tokens or [])
-        if delta.finish_reason:
-            choice["finish_reason"] = delta.finish_reason
-
-    def clear(self) -> None:
-        """Forget everything: another model answers from the start."""
-        self._choices.clear()
-
-    @property
-    def choices(self) -> list[dict[str, Any]]:
-        """The choices so far, in order of their index, as OpenAI spells them."""
-        return [self._choices[index] for index in sorted(self._choices)]
-
-    def to_wire(self, disclosure: Disclosure) -> dict[str, Any]:
-        """Return the whole chat.completion object."""
-        usage = disclosure.usage
-        return {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": disclosure.model,
-            "choices": self.choices,
-            "usage": usage_to_wire(usage, disclosure.cost) if usage else None,
-            "turnwise": disclosure.to_wire(),
-        }
-
-
-def merge_field(message: dict[str, Any], name: str, value: Any) -> None:
-    """Merge one delta field into a message, mutating it: texts join, tool calls join by index."""
-    if name == "tool_calls":
-        calls: list[dict[str, Any]] = message.setdefault("tool_calls", [])
-        for piece in value or ():
-            _merge_tool_call(calls, piece)
-    elif isinstance(value, str) and isinstance(message.get(name), str):
-        message[name] += value
-    elif isinstance(value, list) and isinstance(message.get(name), list):
-        message[name] = message[name] + value
-    elif value is not None:
-        message[name] = value
-
-
-def _merge_tool_call(calls: list[dict[str, Any]], piece: dict[str, Any]) -> None:
-    index = piece.get("index", len(calls))
-    while len(calls) <= index:
-        calls.append({"id": None, "type": "function", "function": {"name": "", "arguments": ""}})
-    call = calls[index]
-    if piece.get("id"):
-        call["id"] = piece["id"]
-    if piece.get("type"):
-        call["type"] = piece["type"]
-    function = piece.get("function") or {}
-    call["function"]["name"] += function.get("name") or ""
-    call["function"]["arguments"] += function.get("arguments") or ""
-
-
-def reply_message(choice: Mapping[str, Any]) -> Message:
-    """Return the assistant message of a collected choice."""
-    return message_from_wire(choice["message"])

@@ -12,7 +12,7 @@ import orjson
 
 from gateway.backends.base import ReplyDelta
 from gateway.turn import Disclosure
-from gateway.wire.chat import usage_to_wire
+from gateway.wire.reply import usage_to_wire
 
 KEEP_ALIVE = b": keep-alive\n\n"
 DONE = b"data: [DONE]\n\n"

@@ -6,7 +6,8 @@ import pytest
 
 from gateway.backends.base import ReplyDelta
 from gateway.errors import RequestError
-from gateway.wire.chat import ChatReply, parse_chat
+from gateway.wire.chat import parse_chat
+from gateway.wire.reply import ChatReply
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HELLO = {"role": "user", "content": "hello"}
