@@ -15,6 +15,7 @@ from typing import Any
 from local_models.engine_thread import Mailbox, Piece, Reply
 from local_models.sequence import Finish, TokenLogprobs
 from local_models.text import TextCodec
+from local_models.tool_calls import CallReader, ToolCall
 from local_models.wire import ChatRequest, error_object, logprobs_object, usage_object
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -51,6 +52,8 @@ class Answer:
             names = ",".join(request.dropped).encode("latin-1", "replace")
             self._headers.append((b"x-turnwise-dropped-params", names))
         self._is_open = False
+        tools = [str(tool["function"]["name"]) for tool in request.tools]
+        self._readers = [CallReader(tools, codec.tool_form) if tools else None for _ in replies]
 
     async def send_all(self) -> None:
         """Send the whole answer in the shape that was asked for."""
@@ -58,19 +61,25 @@ class Answer:
 
     async def _collect(self) -> None:
         texts = [""] * len(self._replies)
+        calls: list[list[ToolCall]] = [[] for _ in self._replies]
         found: list[tuple[TokenLogprobs, ...]] = [()] * len(self._replies)
         finishes: dict[int, Finish] = {}
         while len(finishes) < len(self._replies):
             for at, piece in await self._mailbox.next():
                 if await self._fail(piece.finish):
                     return
-                texts[at] += piece.text
+                text, made = self._read(at, piece)
+                texts[at] += text
+                calls[at] += made
                 found[at] += piece.logprobs
                 if piece.finish is not None:
                     finishes[at] = piece.finish
         choices = []
         for at, text in enumerate(texts):
-            message = {"role": "assistant", "content": text, "refusal": None}
+            message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+            if calls[at]:
+                message["content"] = text or None
+                message["tool_calls"] = [call.to_wire() for call in calls[at]]
             choices.append(self._choice(at, "message", message, found[at], finishes[at]))
         body = {**self._envelope, "choices": choices, "usage": self._usage()}
         await send_json(self._send, 200, body, self._headers)
@@ -97,10 +106,27 @@ class Answer:
     async def _send_piece(self, at: int, piece: Piece) -> None:
         if not self._is_open:
             await self._open()
-        if piece.text or piece.logprobs:
-            await self._chunk(at, {"content": piece.text}, piece.logprobs, None)
+        reader = self._readers[at]
+        n_before = reader.n_calls if reader is not None else 0
+        text, calls = self._read(at, piece)
+        if text or piece.logprobs:
+            await self._chunk(at, {"content": text}, piece.logprobs, None)
+        if calls:
+            made = [call.to_wire(n_before + index) for index, call in enumerate(calls)]
+            await self._chunk(at, {"tool_calls": made}, (), None)
         if piece.finish is not None:
             await self._chunk(at, {}, (), piece.finish)
+
+    def _read(self, at: int, piece: Piece) -> tuple[str, list[ToolCall]]:
+        """Return the content and the calls that a piece of one choice brings."""
+        reader = self._readers[at]
+        if reader is None:
+            return piece.text, []
+        text, calls = reader.feed(piece.text)
+        if piece.finish is None:
+            return text, calls
+        rest, more = reader.end()
+        return text + rest, calls + more
 
     async def _open(self) -> None:
         self._is_open = True
@@ -131,6 +157,9 @@ class Answer:
     ) -> dict[str, Any]:
         logprobs = logprobs_object(self._codec, found) if found else None
         reason = None if finish is None else finish.value
+        reader = self._readers[at]
+        if finish is Finish.STOP and reader is not None and reader.n_calls:
+            reason = "tool_calls"
         return {"index": at, key: value, "logprobs": logprobs, "finish_reason": reason}
 
     async def _chunk(

@@ -16,11 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from local_models.answer import Answer, Send, send_body, send_error, send_json
 from local_models.config import EngineConfig
+from local_models.defaults import GREEDY
 from local_models.engine_thread import Asked, EngineThread, Mailbox, Reply
 from local_models.errors import EngineStopped, QueueFull, RequestRefused
-from local_models.grammar import Grammars
+from local_models.grammar import Grammars, Mask
 from local_models.metrics import prometheus_text
+from local_models.sequence import SamplingParams
 from local_models.text import ReplyText, TextCodec
+from local_models.tool_calls import grammar_of
 from local_models.wire import ChatRequest, parse_chat
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Service:
     engine: Engine | None = None
     thread: EngineThread | None = None
     grammars: Grammars | None = None
+    sampling: SamplingParams = GREEDY
     created: int = field(default_factory=lambda: int(time.time()))
 
     def ready(self) -> tuple[Engine, EngineThread, TextCodec]:
@@ -98,7 +102,7 @@ class App:
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         engine, thread, codec = self.service.ready()
-        request = parse_chat(_json(await _body(receive)))
+        request = parse_chat(_json(await _body(receive)), self.service.sampling)
         if request.model not in ("", self.service.model_name, self.service.config.model):
             message = f"This server serves {self.service.model_name!r}."
             kind = "invalid_request_error"
@@ -132,12 +136,22 @@ class App:
         if at and params.seed is not None:
             # Choices of one request differ, and repeat when the request does.
             params = replace(params, seed=params.seed + at)
-        mask = None
-        if request.schema is not None and self.service.grammars is not None:
-            mask = self.service.grammars.mask_of(request.schema)
-        text = ReplyText(codec, request.stops, mask)
+        text = ReplyText(codec, request.stops, self._mask(codec, request))
         timeout_s = request.timeout_s
         return Asked(prompt, params, text, request.max_new_tokens, scope, timeout_s)
+
+    def _mask(self, codec: TextCodec, request: ChatRequest) -> Mask | None:
+        """Return what holds the reply to the calls or the schema that were asked for, if any."""
+        grammars = self.service.grammars
+        if grammars is None or (request.schema is None and not request.must_call):
+            return None
+        if not request.tools:
+            return grammars.of_schema(request.schema)
+        schema = None if request.must_call else request.schema
+        many = request.many_calls
+        return grammars.of_grammar(
+            grammar_of(request.tools, codec.tool_form, many=many, schema=schema)
+        )
 
     async def _models(self, scope: Scope, receive: Receive, send: Send) -> None:
         engine, _, _ = self.service.ready()

@@ -1,4 +1,4 @@
-"""JSON on demand: a schema -> the tokens that may come next.
+"""Replies held to a form: a JSON schema or a grammar -> the tokens that may come next.
 
 Owns the bridge to llguidance, an optional package; without it such requests are refused.
 """
@@ -13,9 +13,11 @@ from tokenizers import Tokenizer
 
 from local_models.errors import RequestRefused
 
+Mask = Callable[[Sequence[int]], Any]
+
 
 class Grammars:
-    """Compiles schemas for one tokenizer; a compiled grammar belongs to one reply."""
+    """Compiles grammars for one tokenizer; a compiled grammar belongs to one reply."""
 
     def __init__(self, tokenizer: Tokenizer, vocabulary: int, eos: Sequence[int]) -> None:
         self._source = tokenizer
@@ -23,34 +25,42 @@ class Grammars:
         self._eos = list(eos)
         self._tokenizer: Any = None
 
-    def mask_of(self, schema: Any) -> Callable[[Sequence[int]], Any]:
+    def of_schema(self, schema: Any) -> Mask:
+        """Return the mask of a reply that is JSON of that schema; see `of_grammar`."""
+        # Free white space lets a small model spend its whole budget on blanks.
+        form = {"whitespace_flexible": False}
+        return self._mask(
+            lambda matcher: matcher.grammar_from_json_schema(json.dumps(schema), defaults=form),
+            "response_format",
+        )
+
+    def of_grammar(self, grammar: str) -> Mask:
         """Return a function of a reply's tokens so far to a bool tensor [vocabulary].
 
         Raises:
-            RequestRefused: llguidance is not installed, or it does not accept the schema.
+            RequestRefused: llguidance is not installed, or it does not accept the grammar.
         """
+        return self._mask(lambda _: grammar, "tools")
+
+    def _mask(self, compile_for: Callable[[Any], str], param: str) -> Mask:
         try:
             import llguidance
         except ImportError as error:
             raise RequestRefused(
                 "This server cannot hold a reply to JSON: the package llguidance is missing.",
                 code="unsupported_parameter",
-                param="response_format",
+                param=param,
             ) from error
         if self._tokenizer is None:
             self._tokenizer = llguidance.LLTokenizer(
                 self._source.to_str(), n_vocab=self._vocabulary, eos_token=self._eos or None
             )
-        # Free white space lets a small model spend its whole budget on blanks.
-        grammar = llguidance.LLMatcher.grammar_from_json_schema(
-            json.dumps(schema), defaults={"whitespace_flexible": False}
-        )
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar)
+        matcher = llguidance.LLMatcher(self._tokenizer, compile_for(llguidance.LLMatcher))
         if matcher.is_error():
             raise RequestRefused(
                 f"The schema is not accepted: {matcher.get_error()}",
                 code="invalid_value",
-                param="response_format",
+                param=param,
             )
         return _Follower(matcher, self._vocabulary)
 

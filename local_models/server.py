@@ -21,6 +21,7 @@ import uvicorn
 
 from local_models.app import App, Service
 from local_models.config import EngineConfig, Quantize
+from local_models.defaults import load_sampling
 from local_models.engine_thread import EngineThread
 from local_models.errors import LocalModelError, ModelRefused
 from local_models.grammar import Grammars
@@ -71,7 +72,8 @@ async def serve(
     model_name = name or (config.model if config.model == "bundled" else Path(config.model).name)
     thread = EngineThread(engine, asyncio.get_running_loop())
     grammars = Grammars(codec.tokenizer, engine.vocabulary, sorted(engine.eos))
-    app = App(Service(config, model_name, codec, engine, thread, grammars))
+    sampling = load_sampling(find_model(config.model))
+    app = App(Service(config, model_name, codec, engine, thread, grammars, sampling))
     server = _Server(
         uvicorn.Config(
             app,

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from local_models.errors import ModelRefused, RequestRefused
+from local_models.tool_calls import form_of
 
 _ZERO_WIDTH = "\u200b"
 
@@ -36,6 +37,7 @@ class TextCodec:
             for token in tokenizer.get_added_tokens_decoder().values()
             if token.special
         ]
+        self.tool_form = form_of(template)
         self._template = _compile(template) if template else None
 
     @classmethod
@@ -83,7 +85,7 @@ class TextCodec:
         try:
             text = self._template.render(
                 messages=[self._harmless(message) for message in messages],
-                tools=list(tools) or None,
+                tools=self._defused(list(tools)) or None,
                 add_generation_prompt=True,
                 **self._names,
             )
@@ -104,10 +106,21 @@ class TextCodec:
         if isinstance(given, list):
             given = "".join(part.get("text", "") for part in given)
         content = str(given) if given else ""
-        for special in self._specials:
-            if special in content:
-                content = content.replace(special, special[0] + _ZERO_WIDTH + special[1:])
-        return {**message, "content": content}
+        calls = message.get("tool_calls")
+        given_calls = {"tool_calls": [_with_object(call) for call in calls]} if calls else {}
+        safe: dict[str, Any] = self._defused({**message, "content": content, **given_calls})
+        return safe
+
+    def _defused(self, value: Any) -> Any:
+        """Return a JSON value in whose text no control token is left."""
+        if isinstance(value, str):
+            for special in self._specials:
+                if special in value:
+                    value = value.replace(special, special[0] + _ZERO_WIDTH + special[1:])
+            return value
+        if isinstance(value, Mapping):
+            return {self._defused(name): self._defused(part) for name, part in value.items()}
+        return [self._defused(part) for part in value] if isinstance(value, list) else value
 
     def token_text(self, token: int) -> str:
         """Return what one token spells by itself; a broken character where it is part of one."""
@@ -178,6 +191,18 @@ class ReplyText:
         text = "".join(self._ready)
         self._ready.clear()
         return text
+
+
+def _with_object(call: Any) -> Any:
+    """Return a stored call with its arguments as an object, which is what templates expect."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(function.get("arguments"), str):
+        return call
+    try:
+        arguments = json.loads(function["arguments"] or "{}")
+    except ValueError:
+        return call
+    return {**call, "function": {**function, "arguments": arguments}}
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -41,9 +41,16 @@ _INT_RANGES: dict[str, tuple[int, int]] = {
 }
 
 
+_OPENAI = SamplingParams()
+
+
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One checked request; `dropped` names the fields that are not understood here."""
+    """One checked request; `dropped` names the fields that are not understood here.
+
+    `tools` are those that may be called; `must_call` forbids any other reply, `many_calls` allows
+    several calls in one.
+    """
 
     model: str
     messages: tuple[dict[str, Any], ...]
@@ -55,12 +62,14 @@ class ChatRequest:
     is_stream: bool
     includes_usage: bool
     schema: Any
+    must_call: bool
+    many_calls: bool
     timeout_s: float | None
     dropped: tuple[str, ...]
 
 
-def parse_chat(body: Any) -> ChatRequest:
-    """Return the request that a JSON body states.
+def parse_chat(body: Any, defaults: SamplingParams = _OPENAI) -> ChatRequest:
+    """Return the request that a JSON body states; `defaults` fill in what it leaves out.
 
     Raises:
         RequestRefused: with OpenAI's code and the field at fault.
@@ -72,23 +81,21 @@ def parse_chat(body: Any) -> ChatRequest:
     logprobs = (ints["top_logprobs"] or 0) if body.get("logprobs") else None
     if ints["top_logprobs"] and not body.get("logprobs"):
         raise _bad("top_logprobs", "top_logprobs needs logprobs: true.")
-    tools = body.get("tools") or []
-    if body.get("tool_choice") == "none":
-        tools = []
+    tools, must_call = _tools(body.get("tools"), body.get("tool_choice"))
     stream_options = body.get("stream_options") or {}
     seed = ints["seed"]
     return ChatRequest(
         model=str(body.get("model") or ""),
         messages=_messages(body.get("messages")),
-        tools=tuple(_objects(tools, "tools")),
+        tools=tools,
         params=SamplingParams(
-            temperature=_or(numbers["temperature"], 1.0),
-            top_p=_or(numbers["top_p"], 1.0),
-            top_k=ints["top_k"] or 0,
-            min_p=numbers["min_p"] or 0.0,
+            temperature=_or(numbers["temperature"], _temperature(body, defaults)),
+            top_p=_or(numbers["top_p"], defaults.top_p),
+            top_k=int(_or(ints["top_k"], defaults.top_k)),
+            min_p=_or(numbers["min_p"], defaults.min_p),
             presence_penalty=numbers["presence_penalty"] or 0.0,
             frequency_penalty=numbers["frequency_penalty"] or 0.0,
-            repetition_penalty=_or(numbers["repetition_penalty"], 1.0),
+            repetition_penalty=_or(numbers["repetition_penalty"], defaults.repetition_penalty),
             seed=None if seed is None else seed & ((1 << 64) - 1),
             logit_bias=_logit_bias(body.get("logit_bias")),
             top_logprobs=logprobs,
@@ -100,9 +107,48 @@ def parse_chat(body: Any) -> ChatRequest:
         is_stream=bool(body.get("stream")),
         includes_usage=bool(stream_options.get("include_usage")),
         schema=_schema(body.get("response_format")),
+        must_call=must_call,
+        many_calls=body.get("parallel_tool_calls") is not False,
         timeout_s=numbers["timeout_s"],
         dropped=tuple(sorted(set(body) - _KNOWN)),
     )
+
+
+def _temperature(body: Mapping[str, Any], defaults: SamplingParams) -> float:
+    """Return the temperature of a request that names none.
+
+    Whoever asks for several choices or narrows the draw wants a draw, also of a greedy model.
+    """
+    wants_draw = (body.get("n") or 1) > 1 or (body.get("top_p") or 1) < 1 or body.get("top_k")
+    return defaults.temperature or (1.0 if wants_draw or body.get("min_p") else 0.0)
+
+
+def _tools(value: Any, choice: Any) -> tuple[tuple[dict[str, Any], ...], bool]:
+    """Return the tools that may be called, and whether one of them must be."""
+    tools = _objects(value or [], "tools")
+    names = []
+    for at, tool in enumerate(tools):
+        function = tool.get("function")
+        if tool.get("type", "function") != "function" or not isinstance(function, dict):
+            raise _bad(f"tools[{at}]", "A tool is {type: function, function: {name, ...}}.")
+        if not isinstance(function.get("name"), str) or not function["name"]:
+            raise _bad(f"tools[{at}].function.name", "A function needs a name.")
+        if not isinstance(function.get("parameters") or {}, dict):
+            raise _bad(f"tools[{at}].function.parameters", "Parameters are a JSON schema.")
+        names.append(function["name"])
+    if choice == "none":
+        return (), False
+    if choice in (None, "auto"):
+        return tuple(tools), False
+    if not tools:
+        raise _bad("tool_choice", "tool_choice needs tools.")
+    if choice == "required":
+        return tuple(tools), True
+    wanted = choice.get("function") if isinstance(choice, dict) else None
+    name = wanted.get("name") if isinstance(wanted, dict) else None
+    if name not in names:
+        raise _bad("tool_choice", "tool_choice is none, auto, required or one of the tools.")
+    return (tools[names.index(name)],), True
 
 
 def _messages(value: Any) -> tuple[dict[str, Any], ...]:

@@ -195,6 +195,61 @@ async def test_a_schema_that_is_none_is_refused(tiny):
         assert (client.status, client.json()["error"]["param"]) == (400, "response_format")
 
 
+TOOLS = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "parameters": {
+                "type": "object",
+                "properties": {"unit": {"enum": ["c", "f"]}},
+                "required": ["unit"],
+                "additionalProperties": False,
+            },
+        },
+    }
+    for name in ("weather", "time")
+]
+
+
+@pytest.mark.parametrize("temperature", [0, 1.5])
+@pytest.mark.parametrize(
+    "choice", ["required", {"type": "function", "function": {"name": "weather"}}]
+)
+async def test_a_demanded_call_comes_even_from_a_random_model(tiny, choice, temperature):
+    pytest.importorskip("llguidance", reason="llguidance is not installed")
+    fields = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 150, "ignore_eos": False}
+    fields |= {"temperature": temperature, "parallel_tool_calls": False}
+    async with serving(tiny[0]) as (app, _):
+        choices = (await chat(app, **fields)).json()["choices"]
+        frames = (await chat(app, stream=True, **fields)).frames()
+    assert choices[0]["finish_reason"] == "tool_calls"
+    assert choices[0]["message"]["content"] is None
+    (call,) = choices[0]["message"]["tool_calls"]
+    assert call["function"]["name"] in ("weather", "time")
+    assert json.loads(call["function"]["arguments"])["unit"] in ("c", "f")
+    deltas = [json.loads(frame)["choices"][0] for frame in frames[:-1]]
+    assert not any(d["delta"].get("content") for d in deltas)
+    assert [d["delta"]["tool_calls"][0]["index"] for d in deltas if "tool_calls" in d["delta"]] == [
+        0
+    ]
+    assert deltas[-1]["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(
+    ("tools", "choice", "param"),
+    [
+        (TOOLS, {"type": "function", "function": {"name": "nobody"}}, "tool_choice"),
+        ([], "required", "tool_choice"),
+        ([{"type": "wizard"}], "auto", "tools[0]"),
+    ],
+)
+async def test_tools_that_cannot_be_called_are_a_400(tiny, tools, choice, param):
+    async with serving(tiny[0]) as (app, _):
+        client = await chat(app, tools=tools, tool_choice=choice)
+    assert (client.status, client.json()["error"]["param"]) == (400, param)
+
+
 async def test_another_models_name_is_404(tiny):
     async with serving(tiny[0]) as (app, _):
         client = await chat(app, model="gpt-9")
