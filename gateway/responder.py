@@ -178,6 +178,8 @@ class Responder:
             output_tokens=asked or _USUAL_OUTPUT_TOKENS,
             min_tier=turn.min_tier,
             max_cost_usd=turn.max_cost_usd,
+            currency=path.tenant.currency,
+            usd_rate=self._meter.nothing(path.tenant).rate,
         )
         decision = self._router.route(
             request,

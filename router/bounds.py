@@ -5,12 +5,11 @@ Owns how rules apply to facts, and that an unknown fact triggers a rule that res
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from policies.budget import BudgetState
-from policies.catalog import ModelCatalog, ModelSpec
+from policies.catalog import ModelCatalog, is_inside
 from policies.policy import Policy, Rule, Tier
 from router.labels import Labels
 from router.reasons import Exclusion
@@ -21,7 +20,7 @@ from router.request import RouteRequest
 class Bounds:
     """The open range of tiers, both ends included, and what set each end.
 
-    `boundaries` all bind at once: the policy's own and those of its rules.
+    `boundaries` all bind at once: the policy's own and those of its rules, `any` left out.
     """
 
     low: int
@@ -39,34 +38,55 @@ class Bounds:
         return None
 
 
+def bounds_of_policy(policy: Policy, catalog: ModelCatalog) -> Bounds:
+    """Return what a policy leaves open before rules, budget and caller narrow it."""
+    return _bounds_of(policy, catalog, (), None, None)
+
+
 def bounds_of(
     request: RouteRequest,
     labels: Labels,
     policy: Policy,
     catalog: ModelCatalog,
-    budget_state: BudgetState | None,
+    *,
+    used_share: float | None,
+    usual: Bounds,
 ) -> Bounds:
     """Return the tiers that policy, rules, budget ladder and caller leave open.
 
+    `usual` is what `bounds_of_policy` gives, `used_share` how much of the budget is gone.
     The lowest ceiling and the highest floor win; where they cross, the ceiling does. A floor above
     every tier with a model inside the boundary gives way to the highest that has one.
     """
+    applying = _applying(policy.rules, labels) if policy.rules else ()
+    ladder = _ladder_ceiling(policy, used_share)
+    if not applying and ladder is None and request.min_tier is None:
+        return usual
+    return _bounds_of(policy, catalog, applying, ladder, request.min_tier)
+
+
+def _bounds_of(
+    policy: Policy,
+    catalog: ModelCatalog,
+    applying: Sequence[Rule],
+    ladder: str | None,
+    min_tier: str | None,
+) -> Bounds:
     index = {tier.name: position for position, tier in enumerate(policy.tiers)}
     floors = [(index[policy.floor], Exclusion.FLOOR)]
     ceilings = [(index[policy.ceiling], Exclusion.CEILING)]
     boundaries = [policy.boundary]
-    for rule in _applying(policy.rules, _facts_of(labels)):
+    for rule in applying:
         if rule.floor is not None:
             floors.append((index[rule.floor], Exclusion.RULE))
         if rule.ceiling is not None:
             ceilings.append((index[rule.ceiling], Exclusion.RULE))
         if rule.boundary is not None:
             boundaries.append(rule.boundary)
-    ladder = _ladder_ceiling(policy, budget_state)
     if ladder is not None:
         ceilings.append((index[ladder], Exclusion.BUDGET))
-    if request.min_tier in index:
-        floors.append((index[request.min_tier], Exclusion.MIN_TIER))
+    if min_tier in index:
+        floors.append((index[min_tier], Exclusion.MIN_TIER))
     high, high_by = min(ceilings, key=lambda end: end[0])
     low, low_by = max(floors, key=lambda end: end[0])
     low = min(low, high)
@@ -77,18 +97,8 @@ def bounds_of(
     ]
     if inside and inside[-1] < low:
         low = inside[-1]
-    return Bounds(low, high, low_by, high_by, tuple(dict.fromkeys(boundaries)))
-
-
-def is_inside(spec: ModelSpec, boundary: str) -> bool:
-    """Return whether a model lies inside a boundary: any, on_premises or region:<name>.
-
-    A model whose region is unknown is outside every boundary but `any`, and on_premises names no
-    region: a boundary that is unsure keeps the data in.
-    """
-    if boundary == "any":
-        return True
-    return spec.region is not None and spec.region == boundary.removeprefix("region:")
+    binding = dict.fromkeys(boundary for boundary in boundaries if boundary != "any")
+    return Bounds(low, high, low_by, high_by, tuple(binding))
 
 
 def _has_model_inside(tier: Tier, boundaries: list[str], catalog: ModelCatalog) -> bool:
@@ -96,18 +106,7 @@ def _has_model_inside(tier: Tier, boundaries: list[str], catalog: ModelCatalog) 
     return any(spec and all(is_inside(spec, b) for b in boundaries) for spec in specs)
 
 
-def _facts_of(labels: Labels) -> Mapping[str, Any]:
-    return {
-        "language": labels.language,
-        "task": labels.task,
-        "domain": labels.domain,
-        "difficulty": labels.difficulty,
-        "pii": labels.pii,
-        "unsafe": labels.unsafe,
-    }
-
-
-def _applying(rules: tuple[Rule, ...], facts: Mapping[str, Any]) -> list[Rule]:
+def _applying(rules: tuple[Rule, ...], facts: Labels) -> list[Rule]:
     """Return the rules that apply: the first whose facts hold, and those that might hold.
 
     A rule that only might hold (a fact it asks for is unknown) applies beside the first match, or
@@ -116,7 +115,9 @@ def _applying(rules: tuple[Rule, ...], facts: Mapping[str, Any]) -> list[Rule]:
     """
     applying: list[Rule] = []
     for rule in rules:
-        verdicts = [_holds(facts.get(name), wanted) for name, wanted in rule.when.items()]
+        verdicts = [
+            _holds(getattr(facts, name, None), wanted) for name, wanted in rule.when.items()
+        ]
         if all(verdicts):
             applying.append(rule)
             break
@@ -133,13 +134,11 @@ def _holds(fact: Any, wanted: Any) -> bool | None:
     return bool(fact == wanted)
 
 
-def _ladder_ceiling(policy: Policy, state: BudgetState | None) -> str | None:
+def _ladder_ceiling(policy: Policy, used_share: float | None) -> str | None:
     """Return the ceiling of the highest rung that spending has reached, None below the first."""
-    if policy.budget is None or state is None:
+    if policy.budget is None or used_share is None:
         return None
     reached = [
-        rung
-        for rung in policy.budget.ladder
-        if rung.ceiling is not None and state.used_share >= rung.at
+        rung for rung in policy.budget.ladder if rung.ceiling is not None and used_share >= rung.at
     ]
     return reached[-1].ceiling if reached else None

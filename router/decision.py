@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from policies.budget import BudgetState
-from policies.catalog import ModelCatalog
-from policies.policy import Policy
 from router.bounds import bounds_of
 from router.candidates import Candidate, candidates_of
-from router.choice import fallbacks_of, pinned, settled, wanted
+from router.choice import explored, fallbacks_of, pinned, settled, wanted
 from router.labels import Labels, Prediction
 from router.reasons import Exclusion, Reason
-from router.request import AUTO, BEST, FAST, Load, RouteRequest
+from router.record import arguments_of, inputs_of
+from router.request import Load, RouteRequest
+from router.table import RoutingTable
 
 __all__ = ["Candidate", "Exclusion", "Labels", "Reason", "RoutingDecision", "decide"]
+
+SCORE_DIGITS = 6
+NO_LABELS = Labels()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,8 @@ class RoutingDecision:
     `fallbacks` are tried in order when `model` fails before its first token. `score` is None when
     the classifier did not answer. `policy` is name@version, `classifier` the model file's version,
     `stage` 1 or 2, 0 when no classifier was asked. `propensity` is the probability with which this
-    tier was drawn: 1.0 unless the policy explores.
+    tier was drawn: 1.0 unless the policy explores. Costs of candidates are in `currency`.
+    `inputs` are the other facts it was made from.
     """
 
     tier: str
@@ -47,6 +50,8 @@ class RoutingDecision:
     uncertainty: float | None = None
     thresholds: Mapping[str, float] = field(default_factory=dict)
     propensity: float = 1.0
+    currency: str = "USD"
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def to_wire(self) -> dict[str, Any]:
         """Return the `decision` object of `POST /v1/route` and of a recorded turn."""
@@ -55,7 +60,7 @@ class RoutingDecision:
             "model": self.model,
             "fallbacks": list(self.fallbacks),
             "reason": self.reason.value,
-            "score": None if self.score is None else round(self.score, 4),
+            "score": self.score,
             "labels": self.labels.to_wire(),
             "candidates": [candidate.to_wire() for candidate in self.candidates],
             "policy": self.policy,
@@ -65,16 +70,17 @@ class RoutingDecision:
             "uncertainty": None if self.uncertainty is None else round(self.uncertainty, 4),
             "thresholds": dict(self.thresholds),
             "propensity": self.propensity,
+            "currency": self.currency,
+            "inputs": dict(self.inputs),
         }
 
 
 def decide(
     request: RouteRequest,
     prediction: Prediction | None,
+    table: RoutingTable,
     *,
-    policy: Policy,
-    catalog: ModelCatalog,
-    budget_state: BudgetState | None = None,
+    used_share: float | None = None,
     load: Mapping[str, Load] | None = None,
     labels: Labels | None = None,
     classifier: str = "none",
@@ -83,11 +89,10 @@ def decide(
     """Return the decision for one turn; the same arguments always give the same decision.
 
     Args:
-        request: the turn; its text is not read here.
+        request: the turn; of its text nothing is read here.
         prediction: what the classifier said; None when it could not be asked.
-        policy: the tenant's rules, tiers cheapest first.
-        catalog: every model that the policy names.
-        budget_state: what is spent, for the ladder; None without a budget.
+        table: the tenant's policy over the catalogue.
+        used_share: spent and held over the budget's limit, for the ladder; None without a budget.
         load: by catalogue name; a model that is missing is taken as free and up.
         labels: facts known without the classifier; a prediction brings its own.
         classifier: version of the model file, for the record.
@@ -98,31 +103,51 @@ def decide(
         ContextTooLong: if only the window stands in the way.
         NoTierAllowed: if no model may serve.
     """
-    facts = prediction.labels if prediction else labels or Labels()
-    bounds = bounds_of(request, facts, policy, catalog, budget_state)
-    candidates = candidates_of(request, bounds, policy, catalog, load or {})
+    facts = prediction.labels if prediction else labels or NO_LABELS
+    # Decided on as it is recorded, so that the record decides the same.
+    score = round(prediction.score, SCORE_DIGITS) if prediction else None
+    policy = table.policy
+    bounds = bounds_of(
+        request, facts, policy, table.catalog, used_share=used_share, usual=table.bounds
+    )
+    candidates = candidates_of(request, bounds, table, load or {})
     propensity = 1.0
-    is_pinned = request.requested not in (AUTO, FAST, BEST)
+    is_pinned = request.is_pinned
     if is_pinned:
-        chosen, reason = pinned(request, candidates, policy, catalog), Reason.PINNED
+        chosen, reason = pinned(request, candidates, table), Reason.PINNED
     else:
-        choice = wanted(request, prediction, policy, bounds, draw)
-        chosen, reason = settled(choice, request, candidates, policy, bounds, catalog)
-        if chosen.tier == policy.tiers[choice.tier_index].name:
+        is_carried = prediction is not None and prediction.is_carried
+        choice = wanted(request, score, table, bounds, is_carried=is_carried)
+        if draw is not None and policy.explore > 0:
+            choice = explored(choice, score, request, candidates, table, draw)
+        chosen, reason = settled(choice, request, candidates, table)
+        if reason is choice.reason:
             propensity = choice.propensity
     return RoutingDecision(
-        tier=chosen.tier,
-        model=chosen.model,
-        fallbacks=fallbacks_of(chosen, candidates, policy, only_tier=is_pinned),
+        tier=candidates[chosen].tier,
+        model=candidates[chosen].model,
+        fallbacks=fallbacks_of(chosen, candidates, table, only_tier=is_pinned),
         reason=reason,
-        score=prediction.score if prediction else None,
+        score=score,
         labels=facts,
         candidates=candidates,
-        policy=policy.label,
+        policy=table.label,
         classifier=classifier,
-        stage=1 if prediction else 0,
-        needs_context=bool(prediction and prediction.needs_context >= 0.5),
+        stage=prediction.stage if prediction else 0,
+        needs_context=prediction is not None and prediction.needs_context >= 0.5,
         uncertainty=prediction.uncertainty if prediction else None,
         thresholds=policy.thresholds,
         propensity=propensity,
+        currency=request.currency,
+        inputs=inputs_of(request, prediction, load, used_share, draw),
     )
+
+
+def decided_again(decision: Mapping[str, Any], table: RoutingTable) -> RoutingDecision:
+    """Return what a recorded decision's inputs lead to under a policy: its own, or another one.
+
+    Raises:
+        KeyError: if the record lacks its inputs.
+        RouterError: as `decide`.
+    """
+    return decide(table=table, **arguments_of(decision))

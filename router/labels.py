@@ -48,7 +48,8 @@ class Prediction:
     `score` is the calibrated probability that the cheapest tier is not good enough;
     `needs_context` the probability that the turn means nothing without the one before it;
     `uncertainty` runs from 0 (sure) to 1 (a coin toss); `is_carried` says that the score is
-    that of an earlier question which this turn continues. All probabilities are 0 to 1.
+    that of an earlier question which this turn continues; `stage` is 2 where the sentence
+    encoder had its say. All probabilities are 0 to 1.
     """
 
     score: float
@@ -56,3 +57,4 @@ class Prediction:
     needs_context: float = 0.0
     uncertainty: float = 0.0
     is_carried: bool = False
+    stage: int = 1

@@ -21,6 +21,7 @@ class RouteRequest:
     `auto:best` or a catalogue name; `needs` holds what a model must support (tools, json, images).
     `output_tokens` is the allowance of the answer. `current_model` served the previous turn and
     holds `warm_tokens` of this prompt in its cache; both are unknown for stateless callers.
+    Costs are told in `currency`, of which `usd_rate` units make one US dollar.
     """
 
     messages: Sequence[Message]
@@ -32,6 +33,13 @@ class RouteRequest:
     max_cost_usd: Decimal | None = None
     current_model: str | None = None
     warm_tokens: int = 0
+    currency: str = "USD"
+    usd_rate: Decimal = Decimal(1)
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the caller named a model instead of leaving the choice to the policy."""
+        return self.requested not in (AUTO, FAST, BEST)
 
     @property
     def is_tool_loop(self) -> bool:

@@ -5,7 +5,7 @@ Synchronous, and pure apart from the ONNX call: it reads no store, no clock and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from memory.conversation import Message
@@ -16,6 +16,7 @@ from router.decision import RoutingDecision, decide
 from router.labels import Labels, Prediction
 from router.pii import has_pii
 from router.request import Load, RouteRequest
+from router.table import RoutingTables
 
 __all__ = ["Load", "RouteRequest", "Router", "TurnClassifier"]
 
@@ -25,7 +26,7 @@ class TurnClassifier(Protocol):
 
     version: str
 
-    def predict(self, messages: list[Message]) -> Prediction:
+    def predict(self, messages: Sequence[Message]) -> Prediction:
         """Return the prediction for the newest turn of a conversation."""
         ...
 
@@ -48,6 +49,7 @@ class Router:
         self._classifier = classifier
         self._draw = draw
         self._on_failure = on_failure
+        self._tables = RoutingTables()
 
     @property
     def is_ready(self) -> bool:
@@ -73,9 +75,8 @@ class Router:
         return decide(
             request,
             prediction,
-            policy=policy,
-            catalog=catalog,
-            budget_state=budget_state,
+            self._tables.of(policy, catalog),
+            used_share=budget_state.used_share if budget_state else None,
             load=load,
             labels=None if prediction else _labels_without_classifier(request),
             classifier=self.classifier,
@@ -87,7 +88,7 @@ class Router:
         if self._classifier is None:
             return None
         try:
-            return self._classifier.predict(list(request.messages))
+            return self._classifier.predict(request.messages)
         except Exception as error:  # noqa: BLE001 - whatever breaks in it, the turn is answered
             if self._on_failure is not None:
                 self._on_failure(error)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import random
 from dataclasses import replace
-from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import pairwise
 
@@ -12,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory.conversation import Message
-from policies.budget import Budget, BudgetState, Rung
+from policies.budget import Budget, Rung
 from policies.catalog import ModelCatalog, ModelSpec, Price
 from policies.policy import Policy, Rule, Tier
-from router.decision import Exclusion, Labels, Reason, RoutingDecision, decide
+from router.decision import Exclusion, Labels, Reason, RoutingDecision, decide, decided_again
 from router.errors import ContextTooLong, ModelNotFound, NoTierAllowed
 from router.labels import Prediction
 from router.request import Load, RouteRequest
+from router.table import RoutingTable
 
 ALL = frozenset({"tools", "json", "images"})
 
@@ -71,16 +73,13 @@ def asked(requested: str = "auto", **facts: object) -> RouteRequest:
     return RouteRequest(requested=requested, **facts)  # type: ignore[arg-type]
 
 
-def spent(share: float) -> BudgetState:
-    return BudgetState(1_000_000, int(share * 1_000_000), 0, "INR", "month", datetime.now(UTC))
-
-
 def route(
     score: float | None = 0.1, request: RouteRequest | None = None, **more: object
 ) -> RoutingDecision:
     prediction = more.pop("prediction", None if score is None else scored(score))
     policy = more.pop("policy", POLICY)
-    return decide(request or asked(), prediction, policy=policy, catalog=CATALOG, **more)  # type: ignore[arg-type]
+    table = RoutingTable.of(policy, more.pop("catalog", CATALOG))  # type: ignore[arg-type]
+    return decide(request or asked(), prediction, table, **more)  # type: ignore[arg-type]
 
 
 def excluded(decision: RoutingDecision) -> dict[str, Exclusion | None]:
@@ -165,11 +164,11 @@ def test_a_ceiling_wins_over_floor_and_minimum_tier():
 def test_the_budget_ladder_lowers_the_ceiling():
     budget = Budget(1_000_000, "INR", ladder=(Rung(0.5, "middle"), Rung(0.8, "small")))
     policy = replace(POLICY, budget=budget)
-    assert route(0.9, policy=policy, budget_state=spent(0.1)).tier == "strong"
-    assert route(0.9, policy=policy, budget_state=spent(0.5)).tier == "middle"
-    decision = route(0.9, asked("auto:best"), policy=policy, budget_state=spent(0.8))
+    assert route(0.9, policy=policy, used_share=(0.1)).tier == "strong"
+    assert route(0.9, policy=policy, used_share=(0.5)).tier == "middle"
+    decision = route(0.9, asked("auto:best"), policy=policy, used_share=(0.8))
     assert (decision.tier, excluded(decision)["big"]) == ("small", Exclusion.BUDGET)
-    assert route(0.9, policy=policy, budget_state=spent(0.9)).reason is Reason.BUDGET
+    assert route(0.9, policy=policy, used_share=(0.9)).reason is Reason.BUDGET
 
 
 def test_a_minimum_tier_raises_the_floor():
@@ -223,11 +222,8 @@ def test_a_turn_that_fits_no_window_is_too_long():
 
 def test_an_unpriced_model_is_blocked_unless_the_policy_allows_it():
     catalog = ModelCatalog({**CATALOG, "big": replace(CATALOG["big"], price=None)})
-    arguments = {"catalog": catalog, "policy": POLICY}
-    decision = decide(asked(), scored(0.9), **arguments)
-    assert decision.model == "big-2"
-    arguments["policy"] = replace(POLICY, unpriced="allow")
-    assert decide(asked(), scored(0.9), **arguments).model == "big"
+    assert route(0.9, catalog=catalog).model == "big-2"
+    assert route(0.9, catalog=catalog, policy=replace(POLICY, unpriced="allow")).model == "big"
 
 
 def test_a_cost_cap_excludes_what_may_cost_more():
@@ -269,10 +265,10 @@ def test_a_warm_cache_is_left_only_for_a_saving():
     cached = replace(price("10"), cached_input_usd_per_mtok=Decimal("0.1"))
     catalog = ModelCatalog({**CATALOG, "big": replace(CATALOG["big"], price=cached)})
     warm = asked(current_model="big", warm_tokens=19_000, input_tokens=20_000, output_tokens=100)
-    kept = decide(warm, scored(0.5), policy=POLICY, catalog=catalog)
+    kept = route(0.5, warm, catalog=catalog)
     assert (kept.model, kept.reason) == ("big", Reason.WARM_CACHE)
     cold = replace(warm, warm_tokens=100)
-    assert decide(cold, scored(0.5), policy=POLICY, catalog=catalog).model == "mid"
+    assert route(0.5, cold, catalog=catalog).model == "mid"
 
 
 def test_a_stronger_tier_is_taken_however_warm_the_cache_is():
@@ -313,9 +309,97 @@ def test_a_higher_floor_never_lowers_a_tier(score, needs, tokens, ceiling, used)
         policy = replace(POLICY, floor=floor, ceiling=ceiling, budget=budget)
         request = asked(needs=frozenset(needs), input_tokens=tokens)
         try:
-            decision = route(score, request, policy=policy, budget_state=spent(used))
+            decision = route(score, request, policy=policy, used_share=(used))
         except (NoTierAllowed, ContextTooLong):
             continue
         tiers.append(TIERS.index(decision.tier))
         assert tiers[-1] <= TIERS.index(ceiling)
     assert all(low <= high for low, high in pairwise(tiers))
+
+
+def test_a_decision_is_made_again_from_its_record():
+    rules = (Rule(when={"pii": (True,)}, boundary="region:in"),)
+    budget = Budget(1_000_000, "INR", ladder=(Rung(0.5, "middle"),))
+    policy = replace(POLICY, rules=rules, budget=budget, explore=0.05, target_ttft_ms=900)
+    table = RoutingTable.of(policy, CATALOG)
+    draw = random.Random(3)
+    for _ in range(300):
+        request = asked(
+            draw.choice(["auto", "auto", "auto:fast", "auto:best", "mid"]),
+            messages=[Message(draw.choice(["user", "tool"]), "hello")],
+            needs=frozenset(draw.sample(["tools", "json"], draw.randint(0, 1))),
+            input_tokens=draw.randint(1, 3000),
+            min_tier=draw.choice([None, None, "middle"]),
+            max_cost_usd=draw.choice([None, Decimal("0.02")]),
+            current_model=draw.choice([None, "mid", "tiny"]),
+            warm_tokens=draw.choice([0, 900]),
+            currency="INR",
+            usd_rate=Decimal("85.25"),
+        )
+        prediction = replace(
+            scored(draw.random(), pii=draw.random() < 0.2, difficulty=draw.random()),
+            uncertainty=draw.random(),
+            needs_context=draw.choice([0.0, 1.0]),
+            is_carried=draw.random() < 0.2,
+        )
+        load = {"tiny": Load(draw.choice([None, 10.0, 5000.0]), draw.random() < 0.8)}
+        try:
+            decision = decide(
+                request,
+                draw.choice([prediction, prediction, None]),
+                table,
+                used_share=draw.choice([None, 0.1, 0.6]),
+                load=load,
+                classifier="c+1",
+                draw=draw.random(),
+            )
+        except NoTierAllowed:
+            continue
+        recorded = json.loads(json.dumps(decision.to_wire()))
+        assert decided_again(recorded, table).to_wire() == decision.to_wire()
+
+
+def test_a_score_just_below_a_threshold_is_recorded_as_it_was_decided():
+    decision = route(0.39999999)
+    assert (decision.tier, decision.score) == ("middle", 0.4)
+    assert route(0.399999).tier == "small"
+
+
+def test_costs_of_candidates_are_in_the_turns_currency():
+    decision = route(0.0, asked(currency="INR", usd_rate=Decimal(85)))
+    costs = {c.model: c.estimated_cost_micro for c in decision.candidates}
+    # 100 tokens in and 100 out at 1 dollar a million are 200 millionths of a dollar.
+    assert costs["mid"] == 200 * 85
+    assert decision.to_wire()["currency"] == "INR"
+    assert {c.model: c.estimated_cost_micro for c in route(0.0).candidates}["mid"] == 200
+
+
+def test_a_cost_cap_is_in_dollars_whatever_the_currency():
+    cap = asked(max_cost_usd=Decimal("0.0003"), currency="INR", usd_rate=Decimal(85))
+    assert route(0.5, cap).model == "mid"
+
+
+def test_exploration_leaves_tool_loops_and_warm_caches_alone():
+    policy = replace(POLICY, explore=0.05)
+    loop = asked(messages=[Message("tool", "3")], current_model="mid")
+    warm = asked(current_model="mid", warm_tokens=50)
+    for request in (loop, warm):
+        decision = route(0.45, request, policy=policy, draw=0.01)
+        assert (decision.model, decision.propensity) == ("mid", 1.0)
+
+
+def test_exploration_tries_no_tier_whose_models_are_away():
+    policy = replace(POLICY, explore=0.05)
+    load = {name: Load(is_up=False) for name in ("tiny", "tiny-far")}
+    decision = route(0.45, policy=policy, draw=0.01, load=load)
+    assert (decision.tier, decision.propensity) == ("middle", 1.0)
+
+
+def test_a_seeded_draw_explores_its_share_inside_the_band_only():
+    policy = replace(POLICY, explore=0.05)
+    table, draw = RoutingTable.of(policy, CATALOG), random.Random(11)
+    inside = [decide(asked(), scored(0.45), table, draw=draw.random()) for _ in range(4000)]
+    share = sum(decision.reason is Reason.EXPLORE for decision in inside) / len(inside)
+    assert 0.035 < share < 0.065
+    outside = [decide(asked(), scored(0.05), table, draw=draw.random()) for _ in range(400)]
+    assert {decision.propensity for decision in outside} == {1.0}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from memory.conversation import Message
 from policies.catalog import ModelCatalog, ModelSpec, Price
 from policies.policy import Policy, Rule, Tier
@@ -12,7 +14,9 @@ from router.route import Router
 
 CATALOG = ModelCatalog(
     {
-        name: ModelSpec(name, "b", name, 8000, price=Price(busy_second_usd=1), region=region)  # type: ignore[arg-type]
+        name: ModelSpec(
+            name, "b", name, 8000, price=Price(busy_second_usd=Decimal(1)), region=region
+        )
         for name, region in (("weak", "on_premises"), ("able", None))
     }
 )

@@ -236,7 +236,7 @@ function candidatesPart(turn) {
     element("th", { scope: "row", text: candidate.model }),
     element("td", { text: candidate.tier }),
     element("td", { text: candidate.excluded_by || "" }),
-    element("td", { class: "number", text: money(candidate.estimated_cost_micro, "USD") })));
+    element("td", { class: "number", text: money(candidate.estimated_cost_micro, decision.currency) })));
   return element("div", { class: "wide" }, element("table", {},
     element("caption", { text: "Candidates" }),
     element("thead", {}, element("tr", {}, ...["model", "tier", "excluded by"].map((text) => element("th", { scope: "col", text })),
