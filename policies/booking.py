@@ -6,6 +6,7 @@ twice count once; the true end of an entry replaces the estimate that was booked
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -26,9 +27,11 @@ from sqlalchemy import (
     text,
 )
 
+from policies.counts import add_counts, rebuild_counts
 from policies.tables import (
     BUCKET_US,
     DIMENSIONS,
+    REUSED,
     SUMS,
     TOKENS,
     entries_table,
@@ -81,10 +84,12 @@ def book(connection: Connection, bookings: Sequence[Booking]) -> None:
     turns = [booking.turn for booking in bookings if booking.turn is not None]
     for row, sign in _changes(connection, entries_table, "id", entries):
         increments.append(_entry_increment(row, sign))
-    for row, sign in _changes(connection, turns_table, "request_id", turns):
+    changes = _changes(connection, turns_table, "request_id", turns)
+    for row, sign in changes:
         if row["status"] != "refused":
             increments.append(_turn_increment(row, sign))
     add_to_rollups(connection, increments)
+    add_counts(connection, changes)
 
 
 def rebuild_rollups(connection: Connection, tenant: str | None) -> int:
@@ -104,6 +109,7 @@ def rebuild_rollups(connection: Connection, tenant: str | None) -> int:
             rows = [_integers(row) for row in part]
             n_rows += sum(row.pop("n_rows") for row in rows)
             add_to_rollups(connection, rows)
+    rebuild_counts(connection, tenant)
     return n_rows
 
 
@@ -183,6 +189,7 @@ def _entry_row(entry: Mapping[str, Any]) -> Values:
 
 def _turn_row(turn: Mapping[str, Any]) -> Values:
     conversation = turn.get("conversation")
+    decision, usage = turn.get("decision") or {}, turn.get("usage") or {}
     return {
         **{name: _text(turn[name], 64) for name in ("request_id", "tenant", "status")},
         "started_us": _integer(turn["started_us"]),
@@ -194,29 +201,48 @@ def _turn_row(turn: Mapping[str, Any]) -> Values:
         "tags": _tags(turn["tags"]),
         "currency": _text(turn["currency"], 3),
         "is_orphan": bool(turn.get("is_orphan", False)),
+        "reason": _text(decision.get("reason") or "", 64),
+        "cache": _text(turn.get("cache") or "none", 16),
+        "score": _number(decision.get("score")),
+        "first_ms": _number((turn.get("timings_ms") or {}).get("first_event")),
+        "input_tokens": _integer(usage.get("input_tokens") or 0),
+        "output_tokens": _integer(usage.get("output_tokens") or 0),
         "record": orjson.dumps(turn).decode(),
     }
 
 
 def _entry_increment(row: Mapping[str, Any], sign: int) -> Values:
     return {
-        **_dimensions(row, row["opened_us"]),
+        **_dimensions(row, row["opened_us"], _entry_kind(row)),
         "requests": 0,
         "attempts": sign,
         "unpriced": sign * int(row["usd_micro"] is None),
         **{name: sign * row[name] for name in TOKENS},
+        **dict.fromkeys(REUSED, 0),
         "usd_micro": sign * (row["usd_micro"] or 0),
         "micro": sign * (row["micro"] or 0),
     }
 
 
 def _turn_increment(row: Mapping[str, Any], sign: int) -> Values:
-    return {**_dimensions(row, row["started_us"]), **dict.fromkeys(SUMS, 0), "requests": sign}
+    sums = dict.fromkeys(SUMS, 0)
+    is_reused = row["cache"] != "none"
+    if is_reused:
+        sums["reused_input_tokens"] = sign * row["input_tokens"]
+        sums["reused_output_tokens"] = sign * row["output_tokens"]
+    place = _dimensions(row, row["started_us"], "cache" if is_reused else "chat")
+    return {**place, **sums, "requests": sign}
 
 
-def _dimensions(row: Mapping[str, Any], at_us: int) -> Values:
-    values = {name: row[name] for name in DIMENSIONS if name != "bucket_us"}
-    return {**values, "bucket_us": at_us // BUCKET_US * BUCKET_US}
+def _dimensions(row: Mapping[str, Any], at_us: int, kind: str) -> Values:
+    values = {name: row[name] for name in DIMENSIONS if name not in ("bucket_us", "kind")}
+    return {**values, "kind": kind, "bucket_us": at_us // BUCKET_US * BUCKET_US}
+
+
+def _entry_kind(row: Mapping[str, Any]) -> str:
+    if row["usd_micro"] is None:
+        return "unpriced"
+    return "failed" if row["kind"] == "chat" and row["status"] == "failed" else str(row["kind"])
 
 
 def _summed_entries() -> Select[Any]:
@@ -226,22 +252,32 @@ def _summed_entries() -> Select[Any]:
         "attempts": func.count(),
         "unpriced": func.sum(case((table.usd_micro.is_(None), 1), else_=0)),
         **{name: func.sum(table[name]) for name in TOKENS},
+        **dict.fromkeys(REUSED, literal(0)),
         "usd_micro": func.coalesce(func.sum(table.usd_micro), 0),
         "micro": func.coalesce(func.sum(table.micro), 0),
     }
-    return _summed(entries_table, "opened_us", sums)
+    is_failed = (table.kind == "chat") & (table.status == "failed")
+    kind = case((table.usd_micro.is_(None), "unpriced"), (is_failed, "failed"), else_=table.kind)
+    return _summed(entries_table, "opened_us", kind, sums)
 
 
 def _summed_turns() -> Select[Any]:
     sums: dict[str, ColumnElement[Any]] = dict.fromkeys(SUMS, literal(0))
+    table = turns_table.c
+    is_reused = table.cache != "none"
     sums["requests"] = func.count()
-    return _summed(turns_table, "started_us", sums).where(turns_table.c.status != "refused")
+    for name, column in zip(REUSED, (table.input_tokens, table.output_tokens), strict=True):
+        sums[name] = func.sum(case((is_reused, column), else_=0))
+    kind = case((is_reused, "cache"), else_="chat")
+    return _summed(turns_table, "started_us", kind, sums).where(table.status != "refused")
 
 
-def _summed(table: Table, moment: str, sums: Mapping[str, ColumnElement[Any]]) -> Select[Any]:
+def _summed(
+    table: Table, moment: str, kind: ColumnElement[str], sums: Mapping[str, ColumnElement[Any]]
+) -> Select[Any]:
     at = table.c[moment]
-    bucket = (at - at % BUCKET_US).label("bucket_us")
-    kept = [bucket if name == "bucket_us" else table.c[name] for name in DIMENSIONS]
+    own = {"bucket_us": (at - at % BUCKET_US).label("bucket_us"), "kind": kind.label("kind")}
+    kept = [own[name] if name in own else table.c[name] for name in DIMENSIONS]
     totals = [value.label(name) for name, value in sums.items()]
     return select(*kept, *totals, func.count().label("n_rows")).group_by(*kept)
 
@@ -261,6 +297,14 @@ def _integer(value: Any) -> int:
     if type(value) is not int or not -_MAX_EXACT < value < _MAX_EXACT:
         raise ValueError(f"{value!r:.80} is no whole number that can be kept")
     return value
+
+
+def _number(value: Any) -> float | None:
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError(f"{value!r:.80} is no number")
+    return float(value)
 
 
 def _amount(value: Any) -> int | None:

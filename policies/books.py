@@ -22,6 +22,7 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from policies.booking import Booking, book, parse_record, rebuild_rollups
 from policies.budget import Period
+from policies.database import Database
 from policies.entry import to_us
 from policies.errors import LedgerUnavailable
 from policies.ledger import ledger_keys
@@ -39,7 +40,7 @@ from policies.tables import (
 T = TypeVar("T")
 _BATCH = 500
 _N_RACES = 20
-GROUPS = ("day", "model", "tier", "tag", "end_user")
+GROUPS = ("day", "week", "month", "hour", "model", "tier", "kind", "tag", "end_user")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ class CostRow:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     foreign_usd_micro: int = 0
+    reused_input_tokens: int = 0
+    reused_output_tokens: int = 0
 
 
 class Books:
@@ -76,14 +79,14 @@ class Books:
     """
 
     def __init__(self, engine: Engine, redis: Redis) -> None:
-        self._engine = engine
+        self.database = Database(engine)
         self._redis = redis
         self._turnstiles: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.n_unbooked = 0
 
     async def prepare(self) -> None:
         """Make the tables where they are missing."""
-        await asyncio.to_thread(create_tables, self._engine)
+        await asyncio.to_thread(create_tables, self.database.engine)
 
     async def catch_up(self, tenant: str) -> int:
         """Book everything in a tenant's stream; return how many records there were.
@@ -135,7 +138,7 @@ class Books:
             record["attempts"] = [dict(entry._mapping) for entry in entries]
             return record
 
-        return await self._read(read)
+        return await self.database.read(read)
 
     async def turns(
         self, tenant: str, *, before_us: int | None = None, limit: int = 50
@@ -149,7 +152,7 @@ class Books:
             rows = connection.execute(wanted.order_by(turns_table.c.started_us.desc()).limit(limit))
             return [orjson.loads(text) for text in rows.scalars()]
 
-        return await self._read(read)
+        return await self.database.read(read)
 
     async def costs(
         self,
@@ -173,8 +176,8 @@ class Books:
         """
         zone = ZoneInfo(timezone)
         table = rollups_table.c
-        columns = {"day": "bucket_us", "tag": "tags"}
-        kept = [table[columns.get(name, name)] for name in group_by]
+        columns = dict.fromkeys(_MOMENTS, "bucket_us") | {"tag": "tags"}
+        kept = list(dict.fromkeys(table[columns.get(name, name)] for name in group_by))
         is_any = currency is None or currency == "USD"
         is_foreign: ColumnElement[bool] = false() if is_any else table.currency != currency
         sums = [func.sum(table[name]).label(name) for name in SUMS if name != "micro"]
@@ -190,18 +193,20 @@ class Books:
             rows = (row._mapping for row in connection.execute(query))
             return _fold(rows, group_by, zone)
 
-        return await self._read(read)
+        return await self.database.read(read)
 
     async def rebuild(self, tenant: str | None = None) -> int:
         """Make the roll-ups anew from turns and entries; return how many rows were read."""
-        return await self._write(lambda connection: rebuild_rollups(connection, tenant))
+        return await self.database.write(lambda connection: rebuild_rollups(connection, tenant))
 
     async def settled(self, tenant: str, spend_key: str) -> int:
         """Return what entries charged to one counter of the ledger, in its micro-units."""
         query = select(func.coalesce(func.sum(entries_table.c.charge_micro), 0)).where(
             entries_table.c.tenant == tenant, entries_table.c.spend_key == spend_key
         )
-        return int(await self._read(lambda connection: connection.execute(query).scalar_one()))
+        return int(
+            await self.database.read(lambda connection: connection.execute(query).scalar_one())
+        )
 
     async def settled_in(self, tenant: str, period: Period, currency: str) -> int:
         """Return what a budget period has cost, everything in the stream booked first.
@@ -222,7 +227,9 @@ class Books:
         query = select(func.coalesce(func.sum(amount), 0)).where(*wanted)
         try:
             await self.catch_up(tenant)
-            return int(await self._read(lambda connection: connection.execute(query).scalar_one()))
+            return int(
+                await self.database.read(lambda connection: connection.execute(query).scalar_one())
+            )
         except (SQLAlchemyError, RedisError, OSError) as error:
             raise LedgerUnavailable("The books cannot be read.") from error
 
@@ -237,7 +244,7 @@ class Books:
                 aside.append(_set_aside(tenant, stream_id, blob, str(error)))
         for n_races in range(_N_RACES):
             try:
-                with self._engine.begin() as connection:
+                with self.database.engine.begin() as connection:
                     book(connection, bookings)
                     if aside:
                         statement = insert_into(connection, unbooked_table)
@@ -251,20 +258,6 @@ class Books:
                     return sum(self._book(tenant, [record]) for record in records)
                 bookings, aside = [], [_set_aside(tenant, *records[0], str(error.orig))]
         return len(aside)
-
-    async def _read(self, ask: Callable[[Connection], T]) -> T:
-        def work() -> T:
-            with self._engine.connect() as connection:
-                return ask(connection)
-
-        return await asyncio.to_thread(work)
-
-    async def _write(self, act: Callable[[Connection], T]) -> T:
-        def work() -> T:
-            with self._engine.begin() as connection:
-                return act(connection)
-
-        return await asyncio.to_thread(work)
 
 
 def day_bounds(first: date, last: date, timezone: str) -> tuple[datetime, datetime]:
@@ -286,6 +279,12 @@ def _within(start: datetime, end: datetime) -> list[ColumnElement[bool]]:
     return [rollups_table.c.bucket_us >= first, rollups_table.c.bucket_us < last]
 
 
+_MOMENTS: Mapping[str, Callable[[datetime], str]] = {
+    "hour": lambda at: at.strftime("%Y-%m-%dT%H:00%z"),
+    "day": lambda at: at.date().isoformat(),
+    "week": lambda at: (at.date() - timedelta(days=at.weekday())).isoformat(),  # its Monday
+    "month": lambda at: at.strftime("%Y-%m"),
+}
 _COUNTED = (*SUMS, "foreign_usd_micro")
 
 
@@ -307,6 +306,6 @@ def _fold(rows: Iterable[Any], group_by: Sequence[str], zone: ZoneInfo) -> list[
 
 
 def _value(name: str, row: Any, tag: str, zone: ZoneInfo) -> str:
-    if name == "day":
-        return datetime.fromtimestamp(row["bucket_us"] / 1e6, zone).date().isoformat()
+    if name in _MOMENTS:
+        return _MOMENTS[name](datetime.fromtimestamp(row["bucket_us"] / 1e6, zone))
     return tag if name == "tag" else str(row[name])

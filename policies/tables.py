@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Float,
     Index,
     Integer,
     MetaData,
@@ -34,8 +35,9 @@ TOKENS = (
     "reasoning_tokens",
 )
 _CREATION = 0x7475726E  # the lock's name among this database's advisory locks
-DIMENSIONS = ("tenant", "bucket_us", "model", "tier", "end_user", "tags", "currency")
-SUMS = ("requests", "attempts", "unpriced", *TOKENS, "usd_micro", "micro")
+DIMENSIONS = ("tenant", "bucket_us", "model", "tier", "kind", "end_user", "tags", "currency")
+REUSED = ("reused_input_tokens", "reused_output_tokens")  # of answers given again from the cache
+SUMS = ("requests", "attempts", "unpriced", *TOKENS, *REUSED, "usd_micro", "micro")
 
 metadata = MetaData()
 turns_table = Table(
@@ -53,6 +55,12 @@ turns_table = Table(
     Column("tags", Text, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("is_orphan", Boolean, nullable=False),
+    Column("reason", String(64), nullable=False, server_default=""),
+    Column("cache", String(16), nullable=False, server_default="none"),
+    Column("score", Float),
+    Column("first_ms", Float),
+    Column("input_tokens", BigInteger, nullable=False, server_default="0"),
+    Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("record", Text, nullable=False),
     Index("turns_by_time", "tenant", "started_us"),
 )
@@ -95,11 +103,25 @@ rollups_table = Table(
     Column("bucket_us", BigInteger, nullable=False),
     Column("model", String(128), nullable=False),
     Column("tier", String(64), nullable=False),
+    # chat, failed, unpriced, or the helper whose call it was; cache for turns served from there.
+    Column("kind", String(32), nullable=False),
     Column("end_user", String(256), nullable=False),
     Column("tags", Text, nullable=False),
     Column("currency", String(3), nullable=False),
     *(Column(name, BigInteger, nullable=False) for name in SUMS),
     Index("rollups_by_time", "tenant", "bucket_us"),
+)
+counts_table = Table(
+    "turn_counts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("bucket_us", BigInteger, nullable=False),
+    Column("tier", String(64), nullable=False),
+    Column("name", String(16), nullable=False),
+    Column("value", String(64), nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Index("turn_counts_by_name", "tenant", "name", "bucket_us", "value", "tier", "n"),
 )
 # Records that make no sense: set aside with the reason, so that those behind them are booked.
 unbooked_table = Table(
