@@ -8,10 +8,12 @@ answer, keys already known go on working for `GRACE_S`, after which every key is
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -94,6 +96,9 @@ class Authenticator:
         self._monotonic_s = monotonic_s
         # A key that is not in the record is remembered as None.
         self._known: dict[str, StoredKey | None] = {}
+        # Tokens whose hash was compared: found again by a cheaper keyed hash, never by themselves.
+        self._compared: dict[bytes, StoredKey] = {}
+        self._compared_key = secrets.token_bytes(32)
         self._n_changes = store.n_changes
         self._version: int | None = None
         self._checked_s = self._asked_s = float("-inf")
@@ -130,9 +135,18 @@ class Authenticator:
         return Admin(stored.key.id)
 
     async def _stored(self, token: str) -> StoredKey:
+        await self._forget_what_changed()
+        place = blake2b(token.encode("utf-8", "surrogateescape"), key=self._compared_key).digest()
+        stored = self._compared.get(place)
+        if stored is None:
+            stored = await self._compare(token, place)
+        if is_expired(stored.key.expires_at, self._clock()):
+            raise InvalidKey("Incorrect API key provided.")
+        return stored
+
+    async def _compare(self, token: str, place: bytes) -> StoredKey:
         token_hash = self._store.hash_of(token)
         key_id = id_of(token, token_hash)
-        await self._forget_what_changed()
         try:
             stored = self._known[key_id]
         except KeyError:
@@ -141,9 +155,10 @@ class Authenticator:
             stored is None
             or not is_same_hash(stored.hash, token_hash)
             or stored.key.revoked_at is not None
-            or is_expired(stored.key.expires_at, self._clock())
         ):
             raise InvalidKey("Incorrect API key provided.")
+        if self._known.get(key_id) is stored:  # remembered, so forgotten when something changes
+            self._compared[place] = stored
         return stored
 
     async def _find(self, key_id: str) -> StoredKey | None:
@@ -156,14 +171,18 @@ class Authenticator:
         # What was read while something changed is used once and not remembered.
         if (n_changes, version) == (self._store.n_changes, self._version):
             if len(self._known) >= _MOST_REMEMBERED:
-                self._known.clear()
+                self._forget()
             self._known[key_id] = stored
         return stored
+
+    def _forget(self) -> None:
+        self._known.clear()
+        self._compared.clear()
 
     async def _forget_what_changed(self) -> None:
         if self._store.n_changes != self._n_changes:
             self._n_changes = self._store.n_changes
-            self._known.clear()
+            self._forget()
         now_s = self._monotonic_s()
         if now_s - self._asked_s < CHECK_EVERY_S:
             # Someone asks or has just asked; only when that failed for long must all be refused.
@@ -184,7 +203,7 @@ class Authenticator:
             log.warning("the database of keys answers again")
         if version != self._version:
             self._version = version
-            self._known.clear()
+            self._forget()
 
     def _failed(self, error: Exception) -> None:
         if not self._is_failing:

@@ -8,15 +8,16 @@ until a probe in the background is answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from gateway.embedded import EmbeddedRedis, embedded_redis
 from gateway.redis_link import Breaker, RedisAway, RedisLink
@@ -79,6 +80,26 @@ class GuardedPipeline(Pipeline):
         ]
 
 
+class GuardedScript(AsyncScript):
+    """redis-py's script, sent straight over the shared connection; pipelines get redis-py's own."""
+
+    def __init__(self, redis: GuardedRedis, script: str) -> None:
+        super().__init__(redis, script)
+        self._redis = redis
+
+    async def __call__(self, keys: Any = None, args: Any = None, client: Any = None) -> Any:
+        """Run the script; see redis.commands.core.AsyncScript."""
+        if client is not None:
+            return await super().__call__(keys, args, client)
+        keys = keys or ()
+        try:
+            return await self._redis.reply_to(
+                ("EVALSHA", self.sha, len(keys), *keys, *(args or ()))
+            )
+        except NoScriptError:
+            return await super().__call__(keys, args)
+
+
 class GuardedRedis(Redis):
     """redis-py's client over one shared connection with short timeouts and a breaker.
 
@@ -96,12 +117,26 @@ class GuardedRedis(Redis):
         if args[0] in _BLOCKING:
             self.link.breaker.check()
             return await cast(Any, super()).execute_command(*args, **options)
+        reply = await self.reply_to(args)
+        return _translated(self.response_callbacks, reply, args[0], options)
+
+    async def reply_to(self, args: Sequence[Any]) -> Any:
+        """Return the reply to one command as Redis sent it.
+
+        Raises:
+            RedisAway: at once, while the breaker is open.
+            redis.exceptions.ResponseError: the reply is an error.
+        """
         reply = await self.link.call(args)
         if isinstance(reply, Exception):
             if isinstance(reply, RedisConnectionError):  # it is still loading its data
                 self.link.failed(reply)
-            raise_if_error(reply)
-        return _translated(self.response_callbacks, reply, args[0], options)
+            raise reply
+        return reply
+
+    def register_script(self, script: Any) -> AsyncScript:
+        """Return a script to call; see redis.asyncio.Redis."""
+        return GuardedScript(self, script)
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
         """Return a pipeline; see redis.asyncio.Redis."""
