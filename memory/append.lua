@@ -5,6 +5,8 @@
 --       7 body digest  8 retention_ms (0 keeps)  9 new generation  10 name
 --       11 metadata JSON ("" leaves)  12 has instructions (0/1)  13 instructions
 --       14 stamp of item ids  15 idempotency entries kept  16.. payloads
+-- The tombstone says when the conversation was last deleted: an item said before that comes late
+-- (a replayed journal, a turn that began before) and is refused, even where the name lives again.
 -- Returns {status, ...}: OK/REPLAY generation epoch first_seq n_items created_ms parent, or a refusal.
 local meta, log, idem, order, gone = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local state = redis.call('HMGET', meta, 'gen', 'epoch', 'tip', 'created')
@@ -28,6 +30,10 @@ else
   if ARGV[2] == '2' then return {'EXISTS'} end
   if ARGV[3] ~= '' and ARGV[3] ~= gen then return {'DELETED'} end
 end
+if ARGV[3] == '' then
+  local deleted = tonumber(redis.call('GET', gone) or '')
+  if deleted and tonumber(ARGV[1]) < deleted then return {'DELETED'} end
+end
 
 if ARGV[4] ~= '' then
   local expected = ARGV[4]
@@ -44,7 +50,6 @@ end
 
 if not gen then
   gen, epoch, created = ARGV[9], '0', ARGV[1]
-  redis.call('DEL', gone)
   redis.call('HSET', meta, 'gen', gen, 'epoch', epoch, 'created', created, 'name', ARGV[10])
 end
 if ARGV[11] ~= '' then redis.call('HSET', meta, 'metadata', ARGV[11]) end

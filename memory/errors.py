@@ -11,6 +11,8 @@
     ├── TipConflict              the conversation moved on; carries the new tip     409
     ├── IdempotencyMismatch      the key was used before with another body          422
     ├── ContextTooLarge          the last message alone does not fit the window     400
+    ├── SegmentCorrupt           a stored summary is not as it was written; it is made anew
+    ├── SummaryRefused           a model's summary may not stand; quotations do
     ├── EmbedderBusy             too many wait for the encoder; recall goes without
     ├── Journaled                Redis is away; the append waits in the local journal
     └── JournalFull              Redis is away and the journal has no room either
@@ -97,6 +99,17 @@ class ContextTooLarge(MemoryFault):
         super().__init__(f"{needed_tokens} tokens are needed and the window has {window_tokens}")
         self.needed_tokens = needed_tokens
         self.window_tokens = window_tokens
+
+
+class SegmentCorrupt(MemoryFault):
+    """A stored summary is not as it was written; it is made anew from its items."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the summary of items {name} is corrupt")
+
+
+class SummaryRefused(MemoryFault):
+    """A model's summary is too long or says what its source does not; quotations stand instead."""
 
 
 class EmbedderBusy(MemoryFault):

@@ -1,4 +1,4 @@
-"""How an item is spelled in Redis; knows bytes, not connections.
+"""How an item and a summary are spelled in Redis; knows bytes, not connections.
 
 A record is four lines: item id, parent id (empty for the first), milliseconds since the epoch,
 and a JSON payload `{"m": <message as on the wire>, "d": <metadata>}`. The position in the list is
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
+from zlib import crc32
 
 import orjson
 
@@ -70,6 +71,18 @@ def decode_record(record: bytes) -> Item:
         parent=parent.decode() or None,
         metadata=body["d"],
     )
+
+
+def encode_segment(text: str) -> bytes:
+    """Return a summary as it is stored: a checksum, a space, the text."""
+    body = text.encode()
+    return b"%08x %b" % (crc32(body), body)
+
+
+def decode_segment(stored: bytes) -> str | None:
+    """Return the text of a stored summary, None when it is not as it was written."""
+    checksum, _, body = stored.partition(b" ")
+    return body.decode() if checksum == b"%08x" % crc32(body) else None
 
 
 def item_id_of(seq: int, stamp: str) -> str:

@@ -18,7 +18,7 @@ from memory.errors import (
     ItemNotFound,
     TipConflict,
 )
-from memory.records import Draft, decode_record, item_id_of, time_of
+from memory.records import Draft, decode_record, decode_segment, item_id_of, time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,13 @@ def loaded_of(tenant: str, conversation_id: str, reply: Sequence[Any]) -> Loaded
 
 
 def _segments_of(flat: Sequence[bytes]) -> dict[tuple[int, int], str]:
-    """Return the segments that can be read; a corrupt one is made anew where it is needed."""
+    """Return the segments that can be read; a corrupt one is made anew by the summary keeper."""
     segments = {}
-    for name, text in zip(flat[::2], flat[1::2], strict=True):
-        try:
-            start, stop = map(int, name.split(b"-"))
-            segments[start, stop] = text.decode()
-        except ValueError:
-            continue
+    for name, stored in zip(flat[::2], flat[1::2], strict=True):
+        start, _, stop = name.partition(b"-")
+        text = decode_segment(stored)
+        if text is not None and start.isdigit() and stop.isdigit():
+            segments[int(start), int(stop)] = text
     return segments
 
 

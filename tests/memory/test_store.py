@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 from redis.asyncio import Redis
@@ -226,6 +227,19 @@ async def test_a_deleted_name_of_the_callers_making_can_begin_anew(
         await store.append_all(
             "acme", "chat", [user("late")], expected_generation=before.generation
         )
+
+
+async def test_what_was_said_before_a_deletion_and_comes_late_is_refused(
+    store: ConversationStore,
+) -> None:
+    before = datetime(2026, 4, 30, tzinfo=UTC)
+    await store.append("acme", "chat", [user("old")], create=True)
+    await store.delete("acme", "chat")
+    for _ in range(2):  # once while the name is free, once while it lives again
+        with pytest.raises(ConversationDeleted):
+            await store.append_all("acme", "chat", [user("late")], create="missing", at=before)
+        await store.append("acme", "chat", [user("new")], idempotency_key="k", create=True)
+    assert await texts(store, "acme", "chat") == ["new"]
 
 
 async def test_redaction_erases_content_and_keeps_the_number(store: ConversationStore) -> None:
