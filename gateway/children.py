@@ -42,6 +42,8 @@ class Child:
         is_ready: asked repeatedly until it answers True.
         log_path: receives the child's output, anew at each start of the gateway.
         environ: the child's environment; None inherits.
+        first_line: written to the child's standard input at every start; for secrets, which the
+            command line would show to every user of the machine.
         start_s: how long a start may take before it counts as failed.
     """
 
@@ -53,6 +55,7 @@ class Child:
         is_ready: Callable[[], Awaitable[bool]],
         log_path: Path,
         environ: Mapping[str, str] | None = None,
+        first_line: str | None = None,
         start_s: float = 60.0,
     ) -> None:
         self.name = name
@@ -60,6 +63,7 @@ class Child:
         self._is_ready = is_ready
         self._log_path = log_path
         self._environ = environ
+        self._first_line = first_line
         self._start_s = start_s
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -144,6 +148,8 @@ class Child:
                 self._set("down")
                 return False
         self._process = process
+        if self._first_line is not None and process.stdin is not None:
+            process.stdin.write(f"{self._first_line}\n".encode())
         exit_code = asyncio.ensure_future(process.wait())
         was_ready = False
         try:

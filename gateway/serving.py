@@ -113,7 +113,7 @@ async def _shared_parts(settings: Settings) -> AsyncIterator[Settings]:
                 )
                 await engine.__aenter__()
                 engines.append(engine)
-                backends[name] = replace(backend, base_url=engine.base_url)
+                backends[name] = replace(backend, base_url=engine.base_url, api_key=engine.token)
         try:
             yield replace(with_redis, backends=backends)
         finally:

@@ -69,6 +69,7 @@ class BackendSettings:
     """One place that answers.
 
     `model` and `quantize` belong to `engine`; `base_url` to `openai` (and, optionally, `litellm`);
+    `metrics_url` is where a server of kind `openai` shows vLLM's metrics, for its load;
     `region` is None where nothing was said: then it is outside every boundary but `any`.
     """
 
@@ -76,6 +77,7 @@ class BackendSettings:
     kind: BackendKind
     region: str | None = None
     base_url: str | None = None
+    metrics_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
     model: str = "bundled"
     quantize: Literal["none", "int8", "int4"] = "int8"

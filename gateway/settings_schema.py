@@ -93,6 +93,7 @@ class OpenAISection(Section):
 
     kind: Literal["openai"]
     base_url: HttpUrl
+    metrics_url: HttpUrl | None = None
     api_key: str | None = None
     region: str | None = None
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 MAX_BODY_BYTES = 8 << 20
+TARGET_HEADER = b"x-turnwise-target-ttft-ms"
+_LONGEST_TARGET_MS = 3_600_000
 
 
 class _ClientLeft(Exception):
@@ -50,6 +53,7 @@ class Service:
     thread: EngineThread | None = None
     grammars: Grammars | None = None
     sampling: SamplingParams = GREEDY
+    token: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
 
     def ready(self) -> tuple[Engine, EngineThread, TextCodec]:
@@ -63,6 +67,14 @@ class Service:
         if not self.thread.is_alive:
             raise EngineStopped("The engine is stopping.")
         return self.engine, self.thread, self.codec
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """What the headers say: whose turn it is, and how soon its first token should come."""
+
+    scope: str
+    target_ttft_s: float | None
 
 
 class App:
@@ -83,6 +95,10 @@ class App:
         """Serve one request; every failure becomes an OpenAI error body."""
         if scope["type"] != "http":
             return
+        if not self._is_known(scope):
+            text = "This engine answers to its own token alone."
+            await send_error(send, 401, text, "authentication_error", "invalid_api_key")
+            return
         route = self._routes.get((scope["method"], scope["path"]))
         try:
             if route is None:
@@ -100,6 +116,12 @@ class App:
         except EngineStopped as error:
             await send_error(send, 503, str(error), "server_error", "engine_stopped")
 
+    def _is_known(self, scope: Scope) -> bool:
+        if self.service.token is None:
+            return True
+        given: bytes = dict(scope["headers"]).get(b"authorization", b"")
+        return hmac.compare_digest(given, f"Bearer {self.service.token}".encode())
+
     async def _chat(self, scope: Scope, receive: Receive, send: Send) -> None:
         engine, thread, codec = self.service.ready()
         request = parse_chat(_json(await _body(receive)), self.service.sampling)
@@ -109,12 +131,12 @@ class App:
             await send_error(send, 404, message, kind, "model_not_found", "model")
             return
         prompt = await _encode(codec, request)
-        header = dict(scope["headers"]).get(b"x-turnwise-scope", b"").decode("latin-1")
+        caller = _caller(dict(scope["headers"]))
         replies: list[Reply] = []
         mailbox = Mailbox()
         try:
             for at in range(request.n):
-                asked = self._asked(codec, request, prompt, header, at)
+                asked = self._asked(codec, request, prompt, caller, at)
                 replies.append(await thread.start(asked, mailbox, at))
             answer = Answer(self.service.model_name, codec, request, replies, mailbox, send)
             async with asyncio.TaskGroup() as group:
@@ -130,15 +152,22 @@ class App:
                         thread.cancel(reply)
 
     def _asked(
-        self, codec: TextCodec, request: ChatRequest, prompt: list[int], scope: str, at: int
+        self, codec: TextCodec, request: ChatRequest, prompt: list[int], caller: Caller, at: int
     ) -> Asked:
         params = request.params
         if at and params.seed is not None:
             # Choices of one request differ, and repeat when the request does.
             params = replace(params, seed=params.seed + at)
         text = ReplyText(codec, request.stops, self._mask(codec, request))
-        timeout_s = request.timeout_s
-        return Asked(prompt, params, text, request.max_new_tokens, scope, timeout_s)
+        return Asked(
+            prompt,
+            params,
+            text,
+            request.max_new_tokens,
+            caller.scope,
+            request.timeout_s,
+            caller.target_ttft_s,
+        )
 
     def _mask(self, codec: TextCodec, request: ChatRequest) -> Mask | None:
         """Return what holds the reply to the calls or the schema that were asked for, if any."""
@@ -190,6 +219,21 @@ class App:
         else:
             raise RequestRefused("Give text or messages.", code="invalid_value", param="text")
         await send_json(send, 200, {"tokens": len(tokens)})
+
+
+def _caller(headers: Mapping[bytes, bytes]) -> Caller:
+    scope = headers.get(b"x-turnwise-scope", b"").decode("latin-1")
+    text = headers.get(TARGET_HEADER)
+    if text is None:
+        return Caller(scope, None)
+    if not text.isdigit() or not 1 <= int(text) <= _LONGEST_TARGET_MS:
+        name = TARGET_HEADER.decode()
+        raise RequestRefused(
+            f"{name} is a whole number of ms from 1 to {_LONGEST_TARGET_MS}.",
+            code="invalid_value",
+            param=name,
+        )
+    return Caller(scope, int(text) / 1000)
 
 
 async def _leave_with(receive: Receive) -> None:

@@ -18,6 +18,7 @@ from local_models.errors import ModelRefused, RequestRefused
 from local_models.kv_blocks import PagePool
 from local_models.model import Model
 from local_models.native import NativeModel, build_library, can_serve
+from local_models.pace import Pace
 from local_models.runner import Executor, Runner
 from local_models.scheduler import Scheduler
 from local_models.sequence import Finish, SamplingParams, Sequence, TokenLogprobs, Watcher
@@ -26,8 +27,6 @@ from local_models.speculate import draft_by_lookup
 from local_models.stats import EngineStats
 from local_models.store import find_model
 from local_models.weights import Weights, load_weights
-
-_LEAST_STEP = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,8 @@ class Engine:
         self.scheduler = Scheduler(config, self.pool, draft_by_lookup)
         self._runner = Runner(model, config, self.pool.n_pages)
         self._ended: list[Event] = []
-        self._token_s = 0.0
+        target_ms = config.target_ttft_ms
+        self.pace = Pace(config.step_tokens, target_ms / 1000 if target_ms else None)
 
     @property
     def has_work(self) -> bool:
@@ -84,11 +84,12 @@ class Engine:
         scope: str = "",
         watcher: Watcher | None = None,
         deadline_s: float | None = None,
+        target_ttft_s: float | None = None,
     ) -> Sequence:
         """Queue one generation and return its sequence.
 
-        `deadline_s` is on the engine's clock. A bound on new tokens that the context cannot hold is
-        lowered to what fits.
+        `deadline_s` is on the engine's clock; `target_ttft_s` counts from now. A bound on new
+        tokens that the context cannot hold is lowered to what fits.
 
         Raises:
             RequestRefused: an empty prompt, one that fills the context, or no new tokens asked for.
@@ -122,8 +123,10 @@ class Engine:
             arrived_s=self._clock_s(),
             watcher=watcher,
             deadline_s=deadline_s,
+            target_ttft_s=target_ttft_s,
         )
         self.scheduler.add(sequence, self.stats.predicted_wait_s(self.scheduler) + 1)
+        self.pace.hear(target_ttft_s, sequence.arrived_s)
         return sequence
 
     def cancel(self, sequence: Sequence, reason: Finish = Finish.CANCELLED) -> None:
@@ -138,6 +141,7 @@ class Engine:
         for late in self.scheduler.expired(started_s):
             self.cancel(late, Finish.TIMEOUT)
         events, self._ended = self._ended, []
+        self.scheduler.step_tokens = self.pace.step_tokens(started_s)
         work = self.scheduler.schedule(started_s)
         if not work:
             return events
@@ -156,19 +160,8 @@ class Engine:
                 self.stats.ended(sequence)
             events.append(Event(sequence, result.tokens, result.logprobs, result.finish))
         self.stats.stepped(work, now_s - started_s)
-        self._hold_target(share_s)
+        self.pace.ran(share_s)
         return events
-
-    def _hold_target(self, token_s: float) -> None:
-        """Size the next steps so that a prompt that comes in between waits little for its turn.
-
-        A quarter of the target goes to the step in progress; the rest is for the prompt itself.
-        """
-        if self.config.target_ttft_ms is None:
-            return
-        self._token_s += 0.1 * (token_s - self._token_s) if self._token_s else token_s
-        wanted = int(self.config.target_ttft_ms / 1000 / 4 / max(self._token_s, 1e-9))
-        self.scheduler.step_tokens = max(_LEAST_STEP, min(wanted, self.config.step_tokens))
 
     def fail_everything(self) -> list[Event]:
         """End every sequence with `failed`, after an error inside a step; the engine goes on."""

@@ -34,7 +34,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One generation as the server asks for it; `timeout_s` counts from now."""
+    """One generation as the server asks for it; the two times count from now."""
 
     prompt: list[int]
     params: SamplingParams
@@ -42,6 +42,7 @@ class Asked:
     max_new_tokens: int | None
     scope: str
     timeout_s: float | None = None
+    target_ttft_s: float | None = None
 
 
 class Mailbox:
@@ -160,6 +161,7 @@ class EngineThread:
                 scope=asked.scope,
                 watcher=asked.text,
                 deadline_s=deadline_s,
+                target_ttft_s=asked.target_ttft_s,
             )
         except LocalModelError as error:
             refused = error

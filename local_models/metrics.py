@@ -36,6 +36,7 @@ def prometheus_text(stats: EngineStats, scheduler: Scheduler, model_name: str) -
         add("vllm:request_success_total", "counter", count, f',finished_reason="{reason}"')
     add("turnwise_engine_busy_seconds_total", "counter", stats.busy_s)
     add("turnwise_engine_predicted_wait_seconds", "gauge", stats.predicted_wait_s(scheduler))
+    add("turnwise_engine_predicted_ttft_seconds", "gauge", stats.predicted_ttft_s(scheduler))
     lines += _histogram("vllm:time_to_first_token_seconds", label, stats.histograms["ttft"])
     lines += _histogram("vllm:inter_token_latency_seconds", label, stats.histograms["inter_token"])
     return "\n".join(lines) + "\n"

@@ -130,9 +130,10 @@ class Scheduler:
         prompts = [s for s in self.running if s.n_remaining > 1]
         prompts.sort(key=lambda s: (self._served.get(s.scope, 0.0), s.arrived_s))
         favoured = prompts[0].scope if prompts else None
+        is_pressed = any(_is_pressed(s, now_s) for s in prompts)
         work = []
         for sequence in self.running:
-            if sequence.n_remaining == 1 and self._may_decode(sequence, favoured):
+            if sequence.n_remaining == 1 and self._may_decode(sequence, favoured, is_pressed):
                 work.append(self._decode(sequence))
                 budget -= 1 + len(work[-1].drafts)
         # A prompt always advances, even beside more decoding sequences than the budget has tokens.
@@ -149,13 +150,18 @@ class Scheduler:
             self._extend_pages(item)
         return work
 
-    def _may_decode(self, sequence: Sequence, favoured: str | None) -> bool:
+    def _may_decode(self, sequence: Sequence, favoured: str | None, is_pressed: bool) -> bool:
         """Return whether a sequence decodes in this step.
 
-        Beside the prompt of a scope served less, the others decode in every eighth step only: they
-        lose a moment, the newcomer's first token comes sooner.
+        Beside a prompt that is late for its target, and beside the prompt of a scope served less,
+        the others decode in every eighth step only: they lose a moment, the newcomer's first token
+        comes sooner.
         """
-        if favoured is None or sequence.scope == favoured or self._n_steps % _SHARED_PART == 0:
+        if self._n_steps % _SHARED_PART == 0:
+            return True
+        if is_pressed:
+            return False
+        if favoured is None or sequence.scope == favoured:
             return True
         return self._served.get(sequence.scope, 0.0) <= self._served.get(favoured, 0.0)
 
@@ -222,7 +228,7 @@ class Scheduler:
                 return
             if not self._fits(candidate) and not self._make_room(candidate):
                 return
-            self._start(candidate)
+            self._start(candidate, now_s)
 
     def _next_candidate(self) -> Sequence | None:
         """Return the head of the least-served queue whose scope is within its share."""
@@ -272,8 +278,9 @@ class Scheduler:
             self.preempt(sequence)
         return True
 
-    def _start(self, sequence: Sequence) -> None:
+    def _start(self, sequence: Sequence, now_s: float) -> None:
         self._dequeue(sequence)
+        sequence.admitted_s = now_s
         scope = sequence.scope
         worst = self._worst_pages(sequence)
         self._reserved_pages += worst
@@ -333,3 +340,11 @@ class Scheduler:
 
     def _page_quota(self) -> int:
         return max(1, int(self.pool.n_pages * self.config.scope_share))
+
+
+def _is_pressed(sequence: Sequence, now_s: float) -> bool:
+    """Return whether half of the time to a first token is gone and none has come."""
+    target_s = sequence.target_ttft_s
+    if target_s is None or sequence.first_token_s is not None:
+        return False
+    return now_s - sequence.arrived_s > target_s / 2

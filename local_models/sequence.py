@@ -101,6 +101,8 @@ class Sequence:
     arrived_s: float
     watcher: Watcher | None = None
     deadline_s: float | None = None
+    target_ttft_s: float | None = None
+    admitted_s: float | None = None
     pages: list[int] = field(default_factory=list)
     n_computed: int = 0
     n_reused: int = 0

@@ -58,6 +58,7 @@ async def serve(
     port: int = 8090,
     name: str | None = None,
     follows_stdin: bool = False,
+    token: str | None = None,
 ) -> None:
     """Load the model and serve it until a signal or the parent ends this.
 
@@ -73,7 +74,7 @@ async def serve(
     thread = EngineThread(engine, asyncio.get_running_loop())
     grammars = Grammars(codec.tokenizer, engine.vocabulary, sorted(engine.eos))
     sampling = load_sampling(find_model(config.model))
-    app = App(Service(config, model_name, codec, engine, thread, grammars, sampling))
+    app = App(Service(config, model_name, codec, engine, thread, grammars, sampling, token))
     server = _Server(
         uvicorn.Config(
             app,
@@ -119,6 +120,23 @@ def _follow_stdin(server: uvicorn.Server) -> None:
     timer.start()
 
 
+def _read_token() -> str:
+    """Return the first line of standard input, and take no byte more of it.
+
+    Raises:
+        ModelRefused: nothing is there.
+    """
+    line = b""
+    while not line.endswith(b"\n"):
+        byte = os.read(0, 1)
+        if not byte:
+            break
+        line += byte
+    if not line.strip():
+        raise ModelRefused("--token-stdin was given and standard input holds no token.")
+    return line.strip().decode()
+
+
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(prog="local_models.server", description=__doc__)
@@ -128,6 +146,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8090)
     parser.add_argument("--name", help="the model's name in answers")
     parser.add_argument("--parent-stdin", action="store_true", help="exit when stdin closes")
+    parser.add_argument(
+        "--token-stdin",
+        action="store_true",
+        help="every request must carry the bearer token that is the first line of stdin",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--context-tokens", type=int)
     parser.add_argument("--max-running", type=int, default=_DEFAULTS.max_running)
@@ -171,6 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
                 port=options.port,
                 name=options.name,
                 follows_stdin=options.parent_stdin,
+                token=_read_token() if options.token_stdin else None,
             )
         )
     except LocalModelError as error:

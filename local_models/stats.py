@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from local_models.scheduler import Scheduler, Work
 
 _WINDOW_S = 30.0
+_PREFILL_WINDOW_S = 10.0
 _KEPT = 2048
 
 
@@ -46,6 +47,7 @@ class EngineStats:
             "ttft": Histogram((0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)),
             "inter_token": Histogram((0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)),
         }
+        self._prefills: deque[tuple[float, float]] = deque(maxlen=256)
         self._steps: deque[tuple[float, float, int, int]] = deque(maxlen=_KEPT)
 
     def chose(self, sequence: Sequence, n_tokens: int, now_s: float) -> None:
@@ -56,6 +58,8 @@ class EngineStats:
             self.reused_tokens += sequence.n_reused
             self.ttft_s.append(now_s - sequence.arrived_s)
             self.histograms["ttft"].add(now_s - sequence.arrived_s)
+            if sequence.admitted_s is not None:
+                self._prefills.append((now_s, now_s - sequence.admitted_s))
         elif sequence.last_token_s is not None:
             gap_s = (now_s - sequence.last_token_s) / n_tokens
             self.inter_token_s.append(gap_s)
@@ -104,6 +108,16 @@ class EngineStats:
         rounds, at = divmod(n_waiting, len(left))
         return step_s * (left[at] + rounds * (sum(left) / len(left)) + 1)
 
+    def predicted_ttft_s(self, scheduler: Scheduler) -> float:
+        """Return how long a request that comes now will wait for its first token, in seconds.
+
+        The wait for its first step, and from there what others needed in the last few seconds.
+        Older figures are left out: a busy hour must not keep turns away from an idle engine.
+        """
+        since = self._clock_s() - _PREFILL_WINDOW_S
+        recent = [took_s for at_s, took_s in list(self._prefills) if at_s >= since]
+        return self.predicted_wait_s(scheduler) + (percentile(recent, 0.5) or 0.0)
+
     def snapshot(self, scheduler: Scheduler) -> dict[str, Any]:
         """Return the figures of GET /stats."""
         pool = scheduler.pool
@@ -116,6 +130,8 @@ class EngineStats:
             "running": len(scheduler.running),
             "max_running": scheduler.config.max_running,
             "predicted_wait_s": round(self.predicted_wait_s(scheduler), 4),
+            "predicted_ttft_s": round(self.predicted_ttft_s(scheduler), 4),
+            "step_tokens": scheduler.step_tokens,
             "tokens_per_s": round(reply_rate, 2),
             "prompt_tokens_per_s": round(prompt_rate, 2),
             "busy_share": round(min(1.0, sum(s[1] for s in recent) / _WINDOW_S), 4),

@@ -7,30 +7,29 @@ conversation with it the lean path's.
 from __future__ import annotations
 
 import asyncio
-import logging
+import secrets
 import socket
 import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import aiohttp
 
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.backends.breaker import BackendBreaker, BreakingBackend
+from gateway.backends.load_probe import LoadProbe, engine_ttft_ms
 from gateway.backends.openai import OpenAIBackend
 from gateway.children import Child
 from gateway.errors import BackendUnavailable
 from gateway.health import State
 from router.request import Load
 
-log = logging.getLogger("turnwise.engine")
 HOST = "127.0.0.1"
 _PROBE_S = 2.0
 _START_S = 300.0  # a large model takes minutes to load
-_STATS_EVERY_S = 0.5
 
 
 class EngineBackend:
@@ -65,20 +64,30 @@ class EngineBackend:
         port = free_port()
         self._root = f"http://{HOST}:{port}"
         command = [*program, "--model", model, "--quantize", quantize]
-        command += ["--host", HOST, "--port", str(port), "--parent-stdin"]
+        command += ["--host", HOST, "--port", str(port), "--parent-stdin", "--token-stdin"]
+        # Loopback is open to every user of the machine; the engine answers to this token alone.
+        self.token = secrets.token_urlsafe(32)
+        self._headers = {"Authorization": f"Bearer {self.token}"}
         self.child = Child(
             f"the engine {name}",
             command,
             is_ready=self._is_ready,
             log_path=state_dir / f"engine-{name}.log",
             environ=environ,
+            first_line=self.token,
             start_s=_START_S,
         )
-        upstream = OpenAIBackend(name, f"{self._root}/v1", session=session, sends_scope=True)
+        self._probe = stats_probe(self.base_url, self.token, session)
+        upstream = OpenAIBackend(
+            name,
+            self.base_url,
+            session=session,
+            api_key=self.token,
+            sends_scope=True,
+            probe=self._probe,
+        )
         self._upstream = BreakingBackend(upstream, BackendBreaker(name))
-        self._stats: Mapping[str, Any] = {}
-        self._asked_s = float("-inf")
-        self._asking: asyncio.TaskGroup | None = None
+        self._is_open = False
 
     @property
     def base_url(self) -> str:
@@ -87,7 +96,8 @@ class EngineBackend:
 
     async def __aenter__(self) -> Self:
         """Start the engine's process."""
-        self._asking = await asyncio.TaskGroup().__aenter__()
+        self._is_open = True
+        await self._probe.__aenter__()
         await self.child.__aenter__()
         return self
 
@@ -102,10 +112,10 @@ class EngineBackend:
 
     async def close(self) -> None:
         """Stop the engine; safe to call twice."""
-        asking, self._asking = self._asking, None
-        if asking is not None:
+        if self._is_open:
+            self._is_open = False
             await self.child.__aexit__(None, None, None)
-            await asking.__aexit__(None, None, None)
+            await self._probe.__aexit__(None, None, None)
 
     async def stream(self, call: Call) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         """Yield the reply's deltas and then one ReplyEnd; see `Backend`."""
@@ -125,29 +135,13 @@ class EngineBackend:
 
     def load(self) -> Load:
         """Return what the engine last said, at most a moment old while it is being asked."""
-        if self.child.state != "ready" or self._upstream.breaker.is_open:
-            return Load(is_up=False)
-        now_s = asyncio.get_running_loop().time()
-        if self._asking is not None and now_s - self._asked_s > _STATS_EVERY_S:
-            self._asked_s = now_s
-            self._asking.create_task(self._ask_stats())
-        wait_s = self._stats.get("predicted_wait_s")
-        return Load(predicted_ttft_ms=wait_s * 1000 if isinstance(wait_s, int | float) else None)
-
-    async def _ask_stats(self) -> None:
-        try:
-            async with asyncio.timeout(_PROBE_S):
-                async with self._session.get(f"{self._root}/stats") as response:
-                    stats = await response.json()
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            self._stats = {}  # unknown again: an old number would mislead
-        else:
-            self._stats = stats if isinstance(stats, dict) else {}
+        return self._upstream.load() if self.child.state == "ready" else Load(is_up=False)
 
     async def _is_ready(self) -> bool:
         try:
             async with asyncio.timeout(_PROBE_S):
-                async with self._session.get(f"{self._root}/health") as response:
+                url = f"{self._root}/health"
+                async with self._session.get(url, headers=self._headers) as response:
                     return response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
@@ -175,6 +169,13 @@ class MissingBackend:
 
     async def close(self) -> None:
         """Do nothing."""
+
+
+def stats_probe(base_url: str, token: str | None, session: aiohttp.ClientSession) -> LoadProbe:
+    """Return the probe of an engine of ours at that `/v1` address."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    url = f"{base_url.removesuffix('/v1')}/stats"
+    return LoadProbe(url, session=session, read=engine_ttft_ms, headers=headers)
 
 
 def free_port() -> int:

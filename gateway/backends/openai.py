@@ -22,7 +22,9 @@ from yarl import URL
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.backends.chunks import ReplyReader, error_of
 from gateway.backends.event_stream import EventStream, EventTooLarge
+from gateway.backends.load_probe import LoadProbe
 from gateway.errors import BackendBroken, BackendError, BackendTimeout, BackendUnavailable
+from router.request import Load
 
 SCOPE_HEADER = "x-turnwise-scope"
 _MAX_ERROR_BYTES = 64 * 1024
@@ -71,6 +73,7 @@ class OpenAIBackend:
         api_key: sent as a bearer token when given.
         sends_scope: whether the server is our own engine, which wants `x-turnwise-scope`.
         headers: further headers of every request.
+        probe: tells how busy the server is; whoever opened it closes it.
     """
 
     def __init__(
@@ -82,8 +85,10 @@ class OpenAIBackend:
         api_key: str | None = None,
         sends_scope: bool = False,
         headers: Mapping[str, str] | None = None,
+        probe: LoadProbe | None = None,
     ) -> None:
         self.name = name
+        self._probe = probe
         self._url = URL(f"{base_url.rstrip('/')}/chat/completions")
         self._session = session
         self._sends_scope = sends_scope
@@ -93,6 +98,10 @@ class OpenAIBackend:
 
     async def close(self) -> None:
         """Do nothing: the session is shared and closed by its owner."""
+
+    def load(self) -> Load:
+        """Return how busy the server says it is."""
+        return Load() if self._probe is None else self._probe.load()
 
     async def stream(self, call: Call) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         """Yield the reply's deltas and then one ReplyEnd; see `Backend`."""

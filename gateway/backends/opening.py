@@ -9,8 +9,9 @@ import aiohttp
 
 from gateway.backends.base import Backend
 from gateway.backends.breaker import BackendBreaker, BreakingBackend
-from gateway.backends.engine import EngineBackend, MissingBackend
+from gateway.backends.engine import EngineBackend, MissingBackend, stats_probe
 from gateway.backends.litellm import LitellmBackend
+from gateway.backends.load_probe import LoadProbe, VllmLoad
 from gateway.backends.openai import OpenAIBackend, http_session
 from gateway.backends.simulated import SimulatedBackend
 from gateway.settings import BackendSettings, Settings, is_installed, keep_litellm_offline
@@ -46,7 +47,11 @@ async def _open(
         return SimulatedBackend(name)
     if backend.kind == "engine" and backend.base_url is not None:
         # Started by the process that started this one.
-        opened = OpenAIBackend(name, backend.base_url, session=session, sends_scope=True)
+        url, token = backend.base_url, backend.api_key
+        probe = await stack.enter_async_context(stats_probe(url, token, session))
+        opened = OpenAIBackend(
+            name, url, session=session, api_key=token, sends_scope=True, probe=probe
+        )
     elif backend.kind == "engine":
         missing = [module for module in _ENGINE_NEEDS if not is_installed(module)]
         if missing:
@@ -64,7 +69,13 @@ async def _open(
         )
     elif backend.kind == "openai":
         assert backend.base_url is not None  # the configuration's schema demands it
-        opened = OpenAIBackend(name, backend.base_url, session=session, api_key=backend.api_key)
+        opened = OpenAIBackend(
+            name,
+            backend.base_url,
+            session=session,
+            api_key=backend.api_key,
+            probe=await _metrics_probe(backend.metrics_url, session, stack),
+        )
     else:
         opened = LitellmBackend(
             name,
@@ -74,3 +85,12 @@ async def _open(
         )
         stack.push_async_callback(opened.close)
     return BreakingBackend(opened, BackendBreaker(name))
+
+
+async def _metrics_probe(
+    url: str | None, session: aiohttp.ClientSession, stack: AsyncExitStack
+) -> LoadProbe | None:
+    """Return the probe of a server that shows vLLM's metrics at the address, None without one."""
+    if url is None:
+        return None
+    return await stack.enter_async_context(LoadProbe(url, session=session, read=VllmLoad()))

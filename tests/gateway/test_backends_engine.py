@@ -20,8 +20,11 @@ CALL = Call("tiny", ({"role": "user", "content": "Hi"},), {}, True, "req_1", "sc
 ENGINE = """
 import sys
 from aiohttp import web
-async def health(request): return web.Response()
-async def stats(request): return web.json_response({"predicted_wait_s": 1.5, "queue": 3})
+token = sys.stdin.readline().strip()
+async def health(request):
+    is_ours = request.headers["Authorization"] == f"Bearer {token}"
+    return web.Response(status=200 if is_ours else 401)
+async def stats(request): return web.json_response({"predicted_ttft_s": 1.5, "queue": 3})
 async def chat(request):
     choice = {"index": 0, "message": {"content": request.headers["x-turnwise-scope"]},
               "finish_reason": "stop"}

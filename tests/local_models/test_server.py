@@ -25,12 +25,12 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 
 @asynccontextmanager
-async def serving(folder: Path, **changes):
+async def serving(folder: Path, token: str | None = None, **changes):
     config = EngineConfig(model=str(folder), quantize="none", **changes)
     thread = EngineThread(load_engine(config), asyncio.get_running_loop())
     codec = TextCodec.from_folder(folder)
     grammars = Grammars(codec.tokenizer, thread.engine.vocabulary, sorted(thread.engine.eos))
-    service = Service(config, "tiny", codec, thread.engine, thread, grammars)
+    service = Service(config, "tiny", codec, thread.engine, thread, grammars, token=token)
     try:
         yield App(service), thread
     finally:
@@ -289,6 +289,26 @@ async def test_stats_and_metrics_tell_queue_running_and_pages(tiny):
     assert stats["reply_tokens"] == 8
     assert 'vllm:num_requests_running{model_name="tiny"} 0' in metrics
     assert 'vllm:generation_tokens_total{model_name="tiny"} 8' in metrics
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/stats", "/health", "/metrics"])
+async def test_an_engine_with_a_token_answers_to_it_alone(tiny, path):
+    body = {"messages": HELLO, "max_tokens": 1} if path.startswith("/v1") else None
+    async with serving(tiny[0], token="one") as (app, _):
+        for given, status in (("Bearer two", 401), ("", 401), ("Bearer one", 200)):
+            headers = [(b"authorization", given.encode())]
+            assert (await Client(app).ask(path, body, headers)).status == status
+
+
+@pytest.mark.parametrize(("value", "status"), [(b"50", 200), (b"0", 400), (b"soon", 400)])
+async def test_a_target_for_the_first_token_is_a_number_of_milliseconds(tiny, value, status):
+    async with serving(tiny[0]) as (app, thread):
+        headers = [(b"x-turnwise-target-ttft-ms", value)]
+        body = {"messages": HELLO, "max_tokens": 1}
+        client = await Client(app).ask("/v1/chat/completions", body, headers)
+        target_s = thread.engine.pace.target_s(thread.engine.now_s())
+    assert client.status == status
+    assert target_s == (0.05 if status == 200 else None)
 
 
 async def test_tokenize_counts_text_and_messages(tiny):
