@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import secrets
@@ -19,11 +20,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.answer_cache import AnswerCache
+from gateway.audit import AuditLog
 from gateway.auth import Authenticator
 from gateway.backends import open_backends
 from gateway.backends.base import Backend
 from gateway.background import Background
-from gateway.database import open_database
+from gateway.dashboard.session import Sessions
+from gateway.database import open_database, upgrade
 from gateway.errors import ChildFailed
 from gateway.front import Front
 from gateway.health import Health, State
@@ -53,6 +56,7 @@ from memory.summary_keeper import SummaryKeeper
 from memory.vector_store import VectorStore
 from policies.books import Books
 from policies.ledger import Ledger
+from policies.reports import Reports
 from policies.store import PolicyStore
 from policies.usage import Rates
 from router.classifier import OnnxClassifier
@@ -132,6 +136,7 @@ async def open_services(
         redis = await _open_redis(settings, stack)
         database = open_database(settings.ledger.url)
         stack.callback(database.dispose)
+        await asyncio.to_thread(upgrade, database)
         tenants = TenantStore(database, pepper=settings.pepper, clock=utc_now)
         await tenants.prepare(settings.tenants)
         policies = PolicyStore(
@@ -143,6 +148,8 @@ async def open_services(
         books = Books(database, redis)
         ledger = Ledger(redis, utc_now, books.settled_in)
         await books.prepare()
+        audit = AuditLog(database, utc_now)
+        await audit.prepare()
         if backends is None:
             backends = await stack.enter_async_context(open_backends(settings))
         models = serve_models(settings, backends)
@@ -172,22 +179,32 @@ async def open_services(
             loads=_loads(settings, backends),
             meter=meter,
             limiter=RateLimiter(redis, utc_now),
-            cache=AnswerCache(ResponseCache(_open_cache(settings, redis, stack)), utc_now),
+            cache=AnswerCache(ResponseCache(_open_cache(settings, redis, stack))),
             background=background,
             timeouts=settings.timeouts,
             scope_key=settings.pepper,
             metrics=metrics,
             degradations=degradations,
         )
+        authenticator = Authenticator(tenants, admin_key=settings.admin_key, clock=utc_now)
         services = Services(
             settings=settings,
             clock=utc_now,
             database=database,
             tenants=tenants,
-            authenticator=Authenticator(tenants, admin_key=settings.admin_key, clock=utc_now),
+            authenticator=authenticator,
+            sessions=Sessions(
+                tenants,
+                authenticator,
+                secret=settings.pepper,
+                admin_key=settings.admin_key,
+                clock=utc_now,
+            ),
+            audit=audit,
             policies=policies,
             ledger=ledger,
             books=books,
+            reports=Reports(books, meter.rates),
             memory=memory,
             models=models,
             responder=responder,

@@ -11,9 +11,10 @@ import re
 import secrets
 from datetime import datetime
 
-TENANT_SCOPES = ("chat", "conversations", "costs", "route", "turns", "min_tier")
+MANAGE_SCOPE = "manage"  # the tenant's own keys and audit log, in the dashboard
+TENANT_SCOPES = ("chat", "conversations", "costs", "route", "turns", "min_tier", MANAGE_SCOPE)
 ADMIN_SCOPE = "admin"
-DEFAULT_SCOPES = frozenset(TENANT_SCOPES) - {"min_tier"}
+DEFAULT_SCOPES = frozenset(TENANT_SCOPES) - {"min_tier", MANAGE_SCOPE}
 
 _SHAPE = re.compile(r"tw_([0-9a-f]{16})_[A-Za-z0-9_-]{32,128}")
 

@@ -8,7 +8,9 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
+from gateway.audit import AuditLog
 from gateway.auth import Authenticator
+from gateway.dashboard.session import Sessions
 from gateway.health import Health
 from gateway.idempotency import IdempotencyStore
 from gateway.models import ServedModels
@@ -19,6 +21,7 @@ from gateway.tenants import TenantStore
 from memory.memory import Memory
 from policies.books import Books
 from policies.ledger import Ledger
+from policies.reports import Reports
 from policies.store import PolicyStore
 
 
@@ -31,9 +34,12 @@ class Services:
     database: Engine
     tenants: TenantStore
     authenticator: Authenticator
+    sessions: Sessions
+    audit: AuditLog
     policies: PolicyStore
     ledger: Ledger
     books: Books
+    reports: Reports
     memory: Memory
     models: ServedModels
     responder: Responder
