@@ -19,7 +19,8 @@ class Call:
 
     `model` is the upstream's name of the model. `params` are OpenAI parameters (tools, stop, n,
     max_completion_tokens, ...) already checked, without `model`, `messages` and `stream`. `scope`
-    is an opaque token for fairness and prefix isolation in the local engine. Timeouts in seconds.
+    is an opaque token for fairness and prefix isolation in the local engine, `target_ttft_ms` the
+    policy's target for its first token. Timeouts in seconds.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Call:
     first_token_s: float
     idle_s: float
     total_s: float
+    target_ttft_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

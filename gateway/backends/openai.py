@@ -27,6 +27,7 @@ from gateway.errors import BackendBroken, BackendError, BackendTimeout, BackendU
 from router.request import Load
 
 SCOPE_HEADER = "x-turnwise-scope"
+TARGET_HEADER = "x-turnwise-target-ttft-ms"
 _MAX_ERROR_BYTES = 64 * 1024
 _DRAIN_S = 0.05
 _KEEP_ALIVE_S = 30.0
@@ -131,6 +132,8 @@ class OpenAIBackend:
         if self._sends_scope:
             headers = headers.copy()
             headers[SCOPE_HEADER] = call.scope
+            if call.target_ttft_ms is not None:
+                headers[TARGET_HEADER] = str(call.target_ttft_ms)
         wait_s = call.first_token_s if call.is_stream else call.total_s
         try:
             async with asyncio.timeout_at(started_s + wait_s):

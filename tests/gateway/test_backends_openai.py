@@ -123,6 +123,13 @@ async def test_only_our_own_engine_learns_the_scope(upstream: FakeUpstream) -> N
     assert upstream.headers[0]["x-turnwise-scope"] == "scope-of-tenant"
 
 
+async def test_our_own_engine_learns_the_policys_target(upstream: FakeUpstream) -> None:
+    async with http_session() as session:
+        backend = OpenAIBackend("up", upstream.base_url, session=session, sends_scope=True)
+        await events_of(backend, replace(CALL, target_ttft_ms=800))
+    assert upstream.headers[0]["x-turnwise-target-ttft-ms"] == "800"
+
+
 async def test_a_stream_survives_any_chunking_comments_and_crlf(
     backend: OpenAIBackend, upstream: FakeUpstream
 ) -> None:
