@@ -1,10 +1,21 @@
-"""Opening the SQL database of record, with what SQLite needs to be shared by several processes."""
+"""The SQL database of record: opening it, and bringing its tables up to date.
+
+SQLite gets what it needs to be shared by several processes.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, select, text
+
+from policies.booking import rebuild_rollups
+from policies.tables import entries_table, rollups_table, turns_table
+
+_LOCK = 0x7475726E  # the upgrade's name among this database's advisory locks
+_BUSY_S = 5.0
+_LONGEST_UPGRADE_S = 600.0
 
 
 def open_database(url: str) -> Engine:
@@ -16,12 +27,60 @@ def open_database(url: str) -> Engine:
     if parsed.get_backend_name() != "sqlite":
         return create_engine(parsed, pool_pre_ping=True, pool_timeout=5)
     if parsed.database and parsed.database != ":memory:":
-        from pathlib import Path
-
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(parsed, connect_args={"timeout": 5.0})
+    engine = create_engine(parsed, connect_args={"timeout": _BUSY_S})
     event.listen(engine, "connect", _prepare_sqlite)
     return engine
+
+
+def upgrade(engine: Engine) -> str:
+    """Bring the tables to what this version needs, and return the step they stand on.
+
+    All or nothing. Several processes may do so at once: one works, the others wait for it.
+
+    Raises:
+        sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or changed.
+        alembic.util.CommandError: a later version of Turnwise has already changed the tables.
+    """
+    # Only here: the rest of the gateway starts faster without it.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    with engine.connect() as connection:
+        _lock(connection)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        _rebuild_derived(connection)
+        step = step_of(connection)
+        connection.commit()
+    return step or ""
+
+
+def step_of(connection: Connection) -> str | None:
+    """Return the step that the tables stand on, None where no step was ever taken."""
+    from alembic.migration import MigrationContext
+
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _lock(connection: Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        return
+    # Others wait as long as an upgrade may take, not as long as a booking may.
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(_LONGEST_UPGRADE_S * 1000)}")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(_BUSY_S * 1000)}")
+
+
+def _rebuild_derived(connection: Connection) -> None:
+    """Make roll-ups anew where a step dropped them."""
+    is_empty = connection.execute(select(rollups_table.c.id).limit(1)).first() is None
+    sources = (entries_table.c.id, turns_table.c.request_id)
+    if is_empty and any(connection.execute(select(each).limit(1)).first() for each in sources):
+        rebuild_rollups(connection, None)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -126,7 +126,7 @@ def _redis_server(url: str) -> Finding:
 def _database(settings: Settings) -> Finding:
     from sqlalchemy.exc import SQLAlchemyError
 
-    from gateway.database import open_database
+    from gateway.database import open_database, step_of
 
     path = settings.ledger.sqlite_path
     if path is not None and not path.exists():
@@ -134,11 +134,12 @@ def _database(settings: Settings) -> Finding:
     try:
         engine = open_database(settings.ledger.url)
         with engine.connect() as connection:
-            name = connection.dialect.name
+            name, step = connection.dialect.name, step_of(connection)
         engine.dispose()
     except (SQLAlchemyError, ModuleNotFoundError, OSError) as error:
         return Finding("ledger", "fail", str(error).splitlines()[0])
-    return Finding("ledger", "ok", f"{name} answers")
+    stands = f"its tables stand on step {step}" if step else "the next start makes its tables"
+    return Finding("ledger", "ok", f"{name} answers; {stands}")
 
 
 def _classifier(settings: Settings) -> Finding:

@@ -123,13 +123,14 @@ def key_to_wire(key: Key) -> dict[str, Any]:
 @asynccontextmanager
 async def opened_store(config: Path | None) -> AsyncIterator[tuple[TenantStore, Engine]]:
     """Hold the database of the configuration open, with its tenants in it."""
-    from gateway.database import open_database
+    from gateway.database import open_database, upgrade
     from gateway.tenants import TenantStore
 
     settings = load_settings_or_fail(config)
     engine = open_database(settings.ledger.url)
     store = TenantStore(engine, pepper=settings.pepper, clock=lambda: datetime.now(UTC))
     try:
+        await asyncio.to_thread(upgrade, engine)
         await store.prepare(settings.tenants)
         yield store, engine
     finally:

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import sqlite3
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import orjson
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+
+from gateway import tenants
+from gateway.database import open_database, upgrade
+from policies import store, tables
+
+
+def upgraded(path: str) -> str:
+    engine = open_database(f"sqlite:///{path}")
+    try:
+        return upgrade(engine)
+    finally:
+        engine.dispose()
+
+
+def test_the_steps_lead_to_the_tables_that_the_code_declares(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    upgrade(engine)
+    with engine.connect() as connection:
+        declared = [tables.metadata, store.metadata, tenants.metadata]
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        differences = compare_metadata(context, declared)
+    engine.dispose()
+    assert [change for change in differences if "alembic_version" not in str(change)] == []
+
+
+def test_two_processes_that_start_on_a_fresh_database_both_come_up(tmp_path: Path) -> None:
+    path = f"{tmp_path}/ledger.db"
+    with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
+        steps = list(pool.map(upgraded, [path] * 4))
+    assert steps == ["0002"] * 4
+
+
+def test_a_database_from_before_the_steps_is_adopted_with_its_turns(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    record = {
+        "decision": {"reason": "hard", "score": 0.71},
+        "cache": "exact",
+        "usage": {"input_tokens": 12, "output_tokens": 3},
+        "timings_ms": {"first_event": 81.5},
+    }
+    with sqlite3.connect(path) as old:
+        old.execute(
+            "CREATE TABLE turns (tenant VARCHAR(64) NOT NULL, request_id VARCHAR(64) NOT NULL,"
+            " status VARCHAR(16) NOT NULL, started_us BIGINT NOT NULL, ended_us BIGINT NOT NULL,"
+            " conversation VARCHAR(256), model VARCHAR(128) NOT NULL, tier VARCHAR(64) NOT NULL,"
+            " end_user VARCHAR(256) NOT NULL, tags TEXT NOT NULL, currency VARCHAR(3) NOT NULL,"
+            " is_orphan BOOLEAN NOT NULL, record TEXT NOT NULL, PRIMARY KEY (tenant, request_id))"
+        )
+        old.execute(
+            "INSERT INTO turns VALUES ('acme','req_1','complete',900000000,900100000,NULL,'gpt',"
+            "'strong','','','INR',0,?)",
+            (orjson.dumps(record).decode(),),
+        )
+    old.close()
+    upgraded(str(path))
+    engine = open_database(f"sqlite:///{path}")
+    with engine.connect() as connection:
+        turn = connection.execute(select(tables.turns_table)).one()
+        rollup = connection.execute(select(tables.rollups_table)).one()
+    engine.dispose()
+    assert (turn.reason, turn.cache, turn.score, turn.first_ms) == ("hard", "exact", 0.71, 81.5)
+    assert (rollup.requests, rollup.kind, rollup.reused_input_tokens) == (1, "cache", 12)
