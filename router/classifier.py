@@ -20,7 +20,7 @@ from router.labels import DOMAINS, TASKS, Labels, Prediction
 from router.language import Languages
 from router.network import FORMAT, N_OUTPUTS, SCALARS
 from router.pii import has_pii
-from router.tokens import UNKNOWN, Vocabulary, words_of
+from router.tokens import Vocabulary, words_of
 
 MODEL_FOLDER = Path(__file__).with_name("model")
 MODEL_FILE = "router.onnx"
@@ -105,8 +105,7 @@ class OnnxClassifier:
         return Prediction(score, labels, needs_context, uncertainty, is_carried)
 
     def _outputs(self, words: list[str], facts: Sequence[float]) -> list[float]:
-        ids = self._vocabulary.ids_of(words) or [UNKNOWN]
-        feeds = {"tokens": np.array(ids, np.int32), "facts": np.array(facts, np.float32)}
+        feeds = {"tokens": self._vocabulary.ids_of(words), "facts": np.array(facts, np.float32)}
         outputs: list[float] = self._run(None, feeds)[0].tolist()
         return outputs
 

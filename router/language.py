@@ -6,16 +6,22 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 LANGUAGES_FILE = "languages.tsv"
 # More words, or characters, do not change the answer.
 MOST_WORDS = 120
 MOST_CHARS = 600
 
-# Where each script lies; Devanagari and Latin serve several languages and are told by words.
-_SCRIPTS = re.compile(
-    "(?P<latin>[a-z])|(?P<deva>[\u0900-\u0963\u0966-\u097f])|(?P<bn>[\u0980-\u09ff])"
-    "|(?P<ta>[\u0b80-\u0bff])|(?P<te>[\u0c00-\u0c7f])"
-    "|(?P<other>[\u0370-\u08ff\u0a00-\u0b7f\u0c80-\u1fff\u2e80-\ud7ff\uf900-\uffdc])"
+# Devanagari and Latin serve several languages and are told by words, others by script alone. One
+# is known by its block of 128 code points; blocks without letters of words count for none.
+_SCRIPTS = {18: "deva", 19: "bn", 23: "ta", 24: "te"}
+_N_BLOCKS = 512
+_OTHER_BLOCKS = np.array(
+    [
+        (7 <= block < 64 or 93 <= block < 432 or block >= 498) and block not in _SCRIPTS
+        for block in range(_N_BLOCKS)
+    ]
 )
 
 # Endings that tell the languages of one script apart where no small word does.
@@ -23,8 +29,9 @@ _MARATHI_ENDING = re.compile(
     "(?:च्या|ांनी|ांना|ातील|ण्या.{0,3}|ावर|साठी|मुळे|्यास|णे|तून|ाहून|ले|ात|ील|ेल|तो|ाला|ीला)$"
 )
 _NEPALI_ENDING = re.compile("(?:हरू.{0,3}|लाई|बाट|ेक[ोा]|न्छ.{0,3}|र्न[ुे]|.ेर|..को|..मा|यो|छ)$")
-_HINGLISH_ENDING = re.compile(
-    "[a-z]{2,}(?:aaye?i?n|aao|ayen|iye|iyega|enge|ega|egi|kar|karke|unga|ungi|wala|wali|wale)$"
+_HINGLISH_ENDINGS = (
+    *("aayin", "aayein", "aayn", "aayen", "aao", "ayen", "iye", "iyega", "enge", "ega", "egi"),
+    *("kar", "karke", "unga", "ungi", "wala", "wali", "wale"),
 )
 
 
@@ -53,11 +60,7 @@ class Languages:
         """
         if text.isascii():
             return self._latin(words)
-        counts: dict[str, int] = {}
-        for match in _SCRIPTS.finditer(text[:MOST_CHARS].lower()):
-            script = match.lastgroup or ""
-            counts[script] = counts.get(script, 0) + 1
-        script, count = max(counts.items(), key=lambda item: item[1], default=("latin", 0))
+        script = _script_of(text[:MOST_CHARS])
         if script == "other":
             return "und"
         if script == "latin":
@@ -69,19 +72,21 @@ class Languages:
         return script
 
     def _latin(self, words: list[str]) -> str:
-        letters = [word for word in words[:MOST_WORDS] if word[0].isalpha()]
-        if not letters:
-            return "und"
-        n_hindi = sum(word in self._hinglish for word in letters)
-        n_either = sum(word in self._either for word in letters)
-        n_english = sum(word in self._english for word in letters)
+        words = words[:MOST_WORDS]
+        n_hindi = sum(map(self._hinglish.__contains__, words))
+        n_english = sum(map(self._english.__contains__, words))
         if n_english <= 1:
-            n_hindi += any(map(_HINGLISH_ENDING.match, letters))
-        if n_hindi >= 2 and 2 * (n_hindi + n_either) >= n_english:
-            return "hi-Latn"
-        if n_hindi == 1 and n_english - (n_either > 0) <= 1:
-            return "hi-Latn"
-        if n_english == 0 and len(letters) >= 6 and len(letters) > 0.7 * len(words[:MOST_WORDS]):
+            letters = [word for word in words if word[0].isalpha()]
+            if not letters:
+                return "und"
+            n_hindi += any(word.endswith(_HINGLISH_ENDINGS) and len(word) > 4 for word in letters)
+        if n_hindi:
+            n_either = sum(map(self._either.__contains__, words))
+            if n_hindi >= 2 and 2 * (n_hindi + n_either) >= n_english:
+                return "hi-Latn"
+            if n_hindi == 1 and n_english - (n_either > 0) <= 1:
+                return "hi-Latn"
+        if n_english == 0 and len(letters) >= 6 and len(letters) > 0.7 * len(words):
             return "und"
         return "en"
 
@@ -96,3 +101,14 @@ class Languages:
                 votes["mr"] += _MARATHI_ENDING.search(word) is not None
                 votes["und"] += _NEPALI_ENDING.search(word) is not None
         return max(votes, key=lambda language: votes[language])
+
+
+def _script_of(text: str) -> str:
+    """Return the script of most letters: latin, deva, bn, ta, te or other."""
+    points = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
+    blocks = np.bincount(points >> 7, minlength=_N_BLOCKS)
+    # Letters wrap around to 0-25 in either case, all else to more.
+    n_latin = np.count_nonzero(((points | 32) - np.uint16(97)) < 26)
+    counts = {"latin": int(n_latin), "other": int(blocks[_OTHER_BLOCKS].sum())}
+    counts |= {name: int(blocks[block]) for block, name in _SCRIPTS.items()}
+    return max(counts, key=lambda script: counts[script])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from router.features import FACTS
 from router.labels import DOMAINS, TASKS
@@ -59,9 +59,9 @@ class Weights:
     mixing: Floats
 
 
-def inputs_of(weights: Weights, ids: Sequence[int], facts: Sequence[float]) -> Floats:
+def inputs_of(weights: Weights, ids: ArrayLike, facts: Sequence[float]) -> Floats:
     """Return the standardized inputs of one turn, float32 [dim + kinds + facts]."""
-    rows = np.asarray(ids or [0], dtype=np.int64)
+    rows = np.asarray(ids, dtype=np.int64)
     pooled = weights.vectors[rows].astype(np.float32).mean(0) * weights.vector_scale
     counted = weights.counts[rows].astype(np.float32).sum(0) * weights.count_scale
     features = np.concatenate([pooled, np.log1p(counted), np.asarray(facts, np.float32)])
@@ -69,7 +69,7 @@ def inputs_of(weights: Weights, ids: Sequence[int], facts: Sequence[float]) -> F
     return np.asarray(np.clip(standard, -FARTHEST, FARTHEST), dtype=np.float32)
 
 
-def forward(weights: Weights, ids: Sequence[int], facts: Sequence[float]) -> Floats:
+def forward(weights: Weights, ids: ArrayLike, facts: Sequence[float]) -> Floats:
     """Return the output vector of one turn, float32 [N_OUTPUTS]; the graph computes the same."""
     inputs = inputs_of(weights, ids, facts)
     hidden = np.maximum(inputs @ weights.hidden + weights.hidden_bias, 0)

@@ -6,8 +6,12 @@ Owns how much of a text is read and how it falls into tokens. Knows nothing of s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 # A text is read at its two ends: questions stand at the start or the end of what they are about.
 HEAD_CHARS = 1400
@@ -45,13 +49,16 @@ class Vocabulary:
 
     def __init__(self, pieces: list[str], glosses: Mapping[str, str] | None = None) -> None:
         self._ids = {piece: row for row, piece in enumerate(pieces, start=1)}
-        self._known: dict[str, tuple[int, ...]] = {
-            piece: (row,) for piece, row in self._ids.items() if not piece.startswith("##")
+        self._packed = _Remembered(self._pieces_of)
+        for piece, row in self._ids.items():
+            if not piece.startswith("##"):
+                self._packed[piece] = _pack([row])
+        # Apart from what is remembered: what a word means must not hang on what was read before.
+        self._glosses = {
+            word: b"".join(map(self._packed.__getitem__, words_of(english)))
+            for word, english in (glosses or {}).items()
         }
-        for word, english in (glosses or {}).items():
-            self._known[word] = tuple(
-                row for part in words_of(english) for row in self._pieces_of(part)
-            )
+        self._packed.update(self._glosses)
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
@@ -62,21 +69,14 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self._ids) + 1
 
-    def ids_of(self, words: list[str]) -> list[int]:
-        """Return the token ids of words, in order."""
-        ids: list[int] = []
-        known = self._known
-        for word in words:
-            pieces = known.get(word)
-            if pieces is None:
-                pieces = self._pieces_of(word)
-                if len(known) < _MOST_REMEMBERED:
-                    known[word] = pieces
-            ids += pieces
-        return ids
+    def ids_of(self, words: Sequence[str]) -> NDArray[np.int32]:
+        """Return the token ids of words in order, int32 [n]; without words the unknown token."""
+        # Words are kept as the bytes of their ids: joining them is the cheapest way to an array.
+        packed = b"".join(map(self._packed.__getitem__, words))
+        return np.frombuffer(packed or _pack([UNKNOWN]), np.int32)
 
-    def _pieces_of(self, word: str) -> tuple[int, ...]:
-        """Return the longest pieces that make up a word, left to right."""
+    def _pieces_of(self, word: str) -> bytes:
+        """Return the packed ids of the longest pieces that make up a word, left to right."""
         word = word[:_LONGEST_WORD]
         if word[0] >= "\u0900":
             return self._stem_of(word)
@@ -89,17 +89,35 @@ class Vocabulary:
                     pieces.append(row)
                     break
             else:
-                return (UNKNOWN,)
+                return _pack([UNKNOWN])
             start, prefix = end, "##"
-        return tuple(pieces)
+        return _pack(pieces)
 
-    def _stem_of(self, word: str) -> tuple[int, ...]:
+    def _stem_of(self, word: str) -> bytes:
         """Return the tokens of the longest known beginning: endings carry case, not topic."""
         for end in range(len(word) - 1, 2, -1):
-            pieces = self._known.get(word[:end])
-            if pieces is not None:
-                return pieces
-        return (UNKNOWN,)
+            packed = self._glosses.get(word[:end])
+            if packed is not None:
+                return packed
+        return _pack([UNKNOWN])
+
+
+class _Remembered(dict[str, bytes]):
+    """Words and their packed ids; a word not seen before is taken apart, and kept if room is."""
+
+    def __init__(self, take_apart: Callable[[str], bytes]) -> None:
+        super().__init__()
+        self._take_apart = take_apart
+
+    def __missing__(self, word: str) -> bytes:
+        packed = self._take_apart(word)
+        if len(self) < _MOST_REMEMBERED:
+            self[word] = packed
+        return packed
+
+
+def _pack(ids: Sequence[int]) -> bytes:
+    return struct.pack(f"={len(ids)}i", *ids)
 
 
 def read_lexicon(path: Path) -> dict[str, str]:

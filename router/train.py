@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression, Ridge
 
 from memory.conversation import Message
@@ -107,7 +108,7 @@ class Prepared:
     """
 
     examples: list[Example]
-    ids: list[list[int]]
+    ids: list[NDArray[np.int32]]
     facts: Floats
     parts: dict[str, Floats]
     level: Floats
@@ -137,7 +138,7 @@ def prepare(examples: Sequence[Example], vocabulary: Vocabulary, *, seed: int) -
     reads = [turn_text_of([Message("user", example.text)]) for example in examples]
     return Prepared(
         examples,
-        [vocabulary.ids_of(words_of(read.current)) or [0] for read in reads],
+        [vocabulary.ids_of(words_of(read.current)) for read in reads],
         np.array([_placed(read.facts, draw) for read in reads], np.float32),
         {name: values[rows] for name, values in parts.items()},
         level[rows],

@@ -87,7 +87,7 @@ class _Network(nn.Module):
 
 def tuned(
     table: Floats,
-    ids: list[list[int]],
+    ids: Sequence[NDArray[np.int32]],
     facts: Floats,
     targets: Targets,
     *,
@@ -141,7 +141,7 @@ def tuned(
     return _arrays(network)
 
 
-def _bags(ids: list[list[int]], order: Any, dropout: float) -> tuple[Any, Any]:
+def _bags(ids: Sequence[NDArray[np.int32]], order: Any, dropout: float) -> tuple[Any, Any]:
     kept = []
     for row in ids:
         tokens = np.asarray(row)
