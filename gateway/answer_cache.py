@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import orjson
@@ -12,6 +11,7 @@ import orjson
 from gateway.backends.base import ReplyDelta
 from gateway.turn import Turn
 from memory.response_cache import ResponseCache
+from memory.traces import of_end_user
 from policies.policy import Policy
 from policies.usage import Usage
 
@@ -45,9 +45,8 @@ class CachedAnswer:
 class AnswerCache:
     """The exact cache as one turn uses it; raises what Redis raises."""
 
-    def __init__(self, cache: ResponseCache, clock: Callable[[], datetime]) -> None:
+    def __init__(self, cache: ResponseCache) -> None:
         self._cache = cache
-        self._clock = clock
 
     @staticmethod
     def is_open_to(turn: Turn, policy: Policy) -> bool:
@@ -83,8 +82,13 @@ class AnswerCache:
         answer = orjson.loads(stored)
         return CachedAnswer(answer["choices"], Usage(**answer["usage"]), answer["model"])
 
-    async def put(self, key: str, tenant: str, answer: CachedAnswer, ttl_s: int) -> None:
-        """Keep a complete answer; one cut short by its length or a filter is not kept."""
+    async def put(
+        self, key: str, tenant: str, answer: CachedAnswer, ttl_s: int, end_user: str | None = None
+    ) -> None:
+        """Keep a complete answer, forgotten with its end user.
+
+        One cut short by its length or a filter is not kept.
+        """
         if any(choice["finish_reason"] != "stop" for choice in answer.choices):
             return
         usage = answer.usage
@@ -95,4 +99,5 @@ class AnswerCache:
                 "model": answer.model,
             }
         )
-        await self._cache.put(tenant, key, stored, ttl_s=ttl_s, now_s=self._clock().timestamp())
+        subjects = [of_end_user(end_user)] if end_user else []
+        await self._cache.put(tenant, key, stored, ttl_s=ttl_s, subjects=subjects)

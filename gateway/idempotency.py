@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 from redis.asyncio import Redis
 
 from gateway.errors import RequestError
+from memory.traces import Subject, Traces
 
 _KEEP_S = 24 * 3600
 _MAX_OUTCOME_BYTES = 4 * 1024 * 1024
@@ -23,17 +25,22 @@ class Outcome:
     """A finished answer as it went out."""
 
     status: int
-    headers: tuple[tuple[str, str], ...]
+    headers: Sequence[tuple[bytes, bytes]]
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to do the work of one key; `marker` is what stands in Redis meanwhile."""
+    """The right to do the work of one key; `marker` is what stands in Redis meanwhile.
+
+    `subjects` are those the outcome will tell of: it is forgotten with any of them.
+    """
 
     redis_key: str
     marker: bytes
     body_hash: str
+    tenant: str
+    subjects: tuple[Subject, ...] = ()
 
 
 class IdempotencyStore:
@@ -41,9 +48,17 @@ class IdempotencyStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self.traces = Traces(redis)
 
     async def begin(
-        self, tenant: str, route: str, key: str, body: bytes, request_id: str, lease_s: float
+        self,
+        tenant: str,
+        route: str,
+        key: str,
+        body: bytes,
+        request_id: str,
+        lease_s: float,
+        subjects: tuple[Subject, ...] = (),
     ) -> Claim | Outcome:
         """Return a Claim to do the work, or the Outcome of work already done.
 
@@ -63,7 +78,7 @@ class IdempotencyStore:
         marker = orjson.dumps({"state": "running", "body": body_hash, "by": request_id})
         for _ in range(2):
             if await self._redis.set(redis_key, marker, nx=True, px=int(lease_s * 1000)):
-                return Claim(redis_key, marker, body_hash)
+                return Claim(redis_key, marker, body_hash, tenant, subjects)
             stored = await self._redis.get(redis_key)
             if stored is not None:
                 return _outcome_of(orjson.loads(stored), body_hash)
@@ -78,10 +93,16 @@ class IdempotencyStore:
             "state": "done",
             "body": claim.body_hash,
             "status": outcome.status,
-            "headers": outcome.headers,
+            "headers": [(name.decode(), value.decode()) for name, value in outcome.headers],
             "answer": base64.b64encode(outcome.body).decode(),
         }
-        await self._redis.set(claim.redis_key, orjson.dumps(stored), ex=_KEEP_S)
+        await self.traces.keep(
+            claim.tenant,
+            claim.redis_key,
+            orjson.dumps(stored),
+            ttl_s=_KEEP_S,
+            subjects=claim.subjects,
+        )
 
     async def abandon(self, claim: Claim) -> None:
         """Give the key back: the work failed or was cancelled and may be tried again."""
@@ -103,7 +124,7 @@ def _outcome_of(stored: dict[str, object], body_hash: str) -> Outcome:
     assert isinstance(headers, list)
     return Outcome(
         status=int(str(stored["status"])),
-        headers=tuple((name, value) for name, value in headers),
+        headers=[(name.encode(), value.encode()) for name, value in headers],
         body=base64.b64decode(str(stored["answer"])),
     )
 

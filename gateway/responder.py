@@ -240,7 +240,9 @@ class Responder:
             return
         answer = CachedAnswer(reply.choices, end.usage or Usage(0, 0), model)
         try:
-            await self._cache.put(key, path.tenant.id, answer, path.policy.cache.ttl_s)
+            await self._cache.put(
+                key, path.tenant.id, answer, path.policy.cache.ttl_s, path.turn.end_user
+            )
         except STORE_FAILURES as error:
             self._degrade("cache", error, path.disclosure)
 
@@ -318,6 +320,7 @@ class Responder:
             first_token_s=self._timeouts.first_token_s,
             idle_s=self._timeouts.idle_s,
             total_s=self._timeouts.total_s,
+            target_ttft_ms=path.policy.target_ttft_ms,
         )
         return PreparedCall(call, context.tokens)
 

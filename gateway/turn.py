@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 
 from memory.conversation import Message
+from memory.traces import Subject, of_conversation, of_end_user
 from policies.usage import Cost, Usage
 from router.decision import RoutingDecision
 
@@ -54,6 +55,12 @@ class Turn:
             needs.add("images")
         return frozenset(needs)
 
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Of whom an answer to this turn tells: what is kept of it is forgotten with them."""
+        subjects = [of_conversation(self.conversation)] if self.conversation else []
+        return (*subjects, of_end_user(self.end_user)) if self.end_user else tuple(subjects)
+
 
 def _has_image(message: Message) -> bool:
     content = message.content
@@ -66,7 +73,8 @@ class Disclosure:
 
     The responder writes it, the route reads it whenever headers or bodies go out, so that an error
     discloses as much as an answer. `failed_models` names models tried before `model`.
-    `overhead_s` is our own time up to the first event, upstream waiting excluded.
+    `overhead_s` is our own time up to the first event, upstream waiting excluded. `choices` is the
+    answer collected, as OpenAI spells it.
     """
 
     request_id: str
@@ -83,6 +91,7 @@ class Disclosure:
     conversation: str | None = None
     overhead_s: float = 0.0
     first_event_ms: float | None = None
+    choices: Sequence[dict[str, Any]] = ()
     usage: Usage | None = None
     cost: Cost | None = None
     is_simulated: bool = False
@@ -91,18 +100,21 @@ class Disclosure:
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """Return the disclosure headers known so far, lower case, as ASGI wants them."""
-        pairs = [
-            ("x-turnwise-tier", self.tier),
-            ("x-turnwise-model", self.model),
-            ("x-turnwise-reason", self.decision.reason.value if self.decision else None),
-            ("x-turnwise-policy", self.policy),
-            ("x-turnwise-cache", self.cache),
-            ("x-turnwise-overhead-ms", f"{self.overhead_s * 1000:.2f}"),
-            ("x-turnwise-degraded", ",".join(sorted(self.degraded)) or None),
-            ("x-turnwise-dropped-params", ",".join(self.dropped_params) or None),
-            *self.rate_limit.items(),
+        headers = [
+            (b"x-turnwise-cache", self.cache.encode()),
+            (b"x-turnwise-overhead-ms", b"%.2f" % (self.overhead_s * 1000)),
         ]
-        return [(name.encode(), header_value(value)) for name, value in pairs if value is not None]
+        pairs = (
+            (b"x-turnwise-tier", self.tier),
+            (b"x-turnwise-model", self.model),
+            (b"x-turnwise-reason", self.decision.reason.value if self.decision else None),
+            (b"x-turnwise-policy", self.policy),
+            (b"x-turnwise-degraded", ",".join(sorted(self.degraded)) if self.degraded else None),
+            (b"x-turnwise-dropped-params", ",".join(self.dropped_params)),
+        )
+        headers += [(name, header_value(value)) for name, value in pairs if value]
+        headers += [(name.encode(), value.encode()) for name, value in self.rate_limit.items()]
+        return headers
 
     def to_wire(self) -> dict[str, Any]:
         """Return the `turnwise` object of an answer's body."""

@@ -99,6 +99,17 @@ def embedding_key(tenant: str, revision: str, digest: str) -> str:
     return f"tw:{{t:{tenant}}}:emb:{revision}:{digest}"
 
 
+def traces_key(tenant: str, subject: str) -> str:
+    """Return the key of the set that names what is kept about a subject; it holds no name."""
+    digest = blake2b(subject.encode("utf-8", "surrogatepass"), digest_size=20).hexdigest()
+    return f"tw:{{t:{tenant}}}:of:{digest}"
+
+
+def kept_index_key(tenant: str) -> str:
+    """Return the key of a tenant's index of cached answers."""
+    return f"tw:{{t:{tenant}}}:cache-index"
+
+
 def slug_of(conversation_id: str) -> str:
     """Return an id as it stands in keys: our own readable, any other hashed."""
     if _OURS.fullmatch(conversation_id):

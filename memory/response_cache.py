@@ -14,26 +14,10 @@ import orjson
 from redis.asyncio import Redis
 
 from memory.conversation import Message
+from memory.traces import Subject, Traces
 
 _MAX_ANSWER_BYTES = 64 * 1024
 _MAX_ENTRIES = 5_000
-
-# KEYS: entry, index. ARGV: answer, ttl_s, now, max entries.
-# The index is a sorted set by time of writing; entries past the bound are deleted oldest first,
-# because the embedded server does not evict.
-_PUT = """
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
-redis.call('ZADD', KEYS[2], ARGV[3], KEYS[1])
-redis.call('EXPIRE', KEYS[2], 2592000)
-local extra = redis.call('ZCARD', KEYS[2]) - tonumber(ARGV[4])
-if extra > 0 then
-  for _, old in ipairs(redis.call('ZRANGE', KEYS[2], 0, extra - 1)) do
-    redis.call('DEL', old)
-  end
-  redis.call('ZREMRANGEBYRANK', KEYS[2], 0, extra - 1)
-end
-return extra
-"""
 
 
 class ResponseCache:
@@ -41,7 +25,7 @@ class ResponseCache:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._put = redis.register_script(_PUT)
+        self.traces = Traces(redis)
 
     @staticmethod
     def key_of(
@@ -69,14 +53,17 @@ class ResponseCache:
         stored = await self._redis.get(key)
         return stored if isinstance(stored, bytes) else None
 
-    async def put(self, tenant: str, key: str, answer: bytes, *, ttl_s: int, now_s: float) -> bool:
-        """Store an answer; return False when it is too large to keep.
+    async def put(
+        self, tenant: str, key: str, answer: bytes, *, ttl_s: int, subjects: Sequence[Subject] = ()
+    ) -> bool:
+        """Store an answer and of whom it tells; return False when it is too large to keep.
 
         Raises:
             redis.exceptions.RedisError: when the server does not answer.
         """
         if len(answer) > _MAX_ANSWER_BYTES:
             return False
-        index = f"tw:{{t:{tenant}}}:cache-index"
-        await self._put(keys=[key, index], args=[answer, ttl_s, now_s, _MAX_ENTRIES])
+        await self.traces.keep(
+            tenant, key, answer, ttl_s=ttl_s, subjects=subjects, max_entries=_MAX_ENTRIES
+        )
         return True

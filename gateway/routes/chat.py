@@ -26,14 +26,15 @@ from gateway.idempotency import Claim, IdempotencyStore, Outcome
 from gateway.responder import Responder
 from gateway.takeover import ReplyRestart
 from gateway.telemetry import Degradations
-from gateway.turn import Disclosure, Turn, header_value
+from gateway.turn import Disclosure, Turn
 from gateway.wire.chat import parse_chat
-from gateway.wire.reply import ChatReply
+from gateway.wire.reply import completion_to_wire
 from gateway.wire.sse import DONE, KEEP_ALIVE, ChatFrames, data_frame
 
 log = logging.getLogger("turnwise.http")
 
 _SILENCE_S = 10.0
+_PATIENCE_S = 0.03  # a caller who leaves is noticed this late at most
 _JSON = (b"content-type", b"application/json")
 _EVENT_STREAM = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -104,7 +105,8 @@ class ChatEndpoint:
             claim = claimed
         outcome: Outcome | None = None
         try:
-            events = self._responder.respond(turn, principal, answer.disclosure)
+            with self._responder.in_flight():
+                events = await self._responder.respond(turn, principal, answer.disclosure)
             async with aclosing(events):
                 if turn.is_stream:
                     outcome = await answer.stream(events, turn.include_usage, claim is not None)
@@ -121,7 +123,7 @@ class ChatEndpoint:
         tenant = principal.tenant.id
         try:
             return await self._idempotency.begin(
-                tenant, "chat", key, body, turn.request_id, self._total_s + 30
+                tenant, "chat", key, body, turn.request_id, self._total_s + 30, turn.subjects
             )
         except (RedisError, OSError, TimeoutError) as error:
             # "Done once" cannot be promised without Redis, and doing it twice costs money.
@@ -187,14 +189,9 @@ class _Answer:
 
     async def collect(self, events: Any) -> Outcome:
         """Return the answer as one JSON object, unsent."""
-        disclosure = self.disclosure
-        reply = ChatReply(disclosure.request_id, disclosure.started_at)
-        async for event in events:
-            if isinstance(event, ReplyDelta):
-                reply.add(event)
-            elif isinstance(event, ReplyRestart):
-                reply.clear()
-        return self._outcome((_JSON,), orjson.dumps(reply.to_wire(disclosure)))
+        async for _ in events:  # the responder has collected them
+            pass
+        return self._outcome((_JSON,), orjson.dumps(completion_to_wire(self.disclosure)))
 
     async def finish(self, outcome: Outcome | None) -> None:
         """Send what completes the answer."""
@@ -207,8 +204,7 @@ class _Answer:
 
     async def replay(self, outcome: Outcome) -> None:
         """Send a finished answer whole."""
-        headers = [(name.encode(), header_value(value)) for name, value in outcome.headers]
-        headers.append((b"content-length", str(len(outcome.body)).encode()))
+        headers = [*outcome.headers, (b"content-length", b"%d" % len(outcome.body))]
         await self._send(
             {"type": "http.response.start", "status": outcome.status, "headers": headers}
         )
@@ -246,9 +242,7 @@ class _Answer:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
     def _outcome(self, kind: tuple[tuple[bytes, bytes], ...], body: bytes) -> Outcome:
-        headers = [*kind, *self.disclosure.headers()]
-        texts = tuple((name.decode(), value.decode("latin-1")) for name, value in headers)
-        return Outcome(status=200, headers=texts, body=body)
+        return Outcome(status=200, headers=[*kind, *self.disclosure.headers()], body=body)
 
 
 async def _read(receive: Receive) -> bytes:
@@ -269,6 +263,9 @@ async def _unless_gone(
 ) -> None:
     """Await the work beside its companion; cancel both when the caller leaves.
 
+    Neither the watch over the caller nor the companion begins before the patience is over: most
+    answers that are not streamed, cached ones above all, are done by then.
+
     Raises:
         CallerGone: the caller left and the work has cleaned up.
     """
@@ -278,16 +275,23 @@ async def _unless_gone(
             pass
         raise CallerGone
 
+    beside: list[asyncio.Task[None]] = []
     failure: Exception | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(watch())]
-            if companion is not None:
-                beside.append(group.create_task(companion()))
+
+            def begin() -> None:
+                beside.append(group.create_task(watch()))
+                if companion is not None:
+                    beside.append(group.create_task(companion()))
+
+            timer = asyncio.get_running_loop().call_later(_PATIENCE_S, begin)
             try:
                 await work
             except Exception as error:  # noqa: BLE001 - carried out of the group unwrapped
                 failure = error
+            finally:
+                timer.cancel()
             for task in beside:
                 task.cancel()
     except* CallerGone:
