@@ -219,7 +219,12 @@ def save(folder: Path, model: Any, tokenizer: Tokenizer) -> None:
     )
     _write_json(
         folder / "generation_config.json",
-        {"eos_token_id": model.config.eos_token_id, "pad_token_id": model.config.pad_token_id},
+        {
+            "do_sample": False,
+            "temperature": 0.0,
+            "eos_token_id": model.config.eos_token_id,
+            "pad_token_id": model.config.pad_token_id,
+        },
     )
 
 
