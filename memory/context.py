@@ -94,7 +94,7 @@ def plan_context(
         summary = summary if summary >= shares.smallest_summary_tokens else 0
         tail = min(int(shares.tail * room), shares.tail_tokens)
         spacing = max(min(int(shares.tail * window_tokens), shares.tail_tokens) * 2 // 3, 48)
-        start = head.folded_start(tail, spacing)
+        start = head.with_newest(head.folded_start(tail, spacing), room)
     return Plan(start, head.entries(start), current, fixed, summary, limit_tokens)
 
 
@@ -273,6 +273,17 @@ class _Head:
             if point >= earliest:
                 return point if point < len(self) else earliest
         return earliest
+
+    def with_newest(self, start: int, tokens: int) -> int:
+        """Return a start that keeps the newest exchange, which the user answers, where it fits."""
+        newest = len(self) - 1
+        while newest > 0 and self.message(newest).role == "tool":
+            newest -= 1
+        if start <= newest:
+            return start
+        exchanges = exchanges_of(self.entries(newest))
+        fits = sum(_tokens(exchange, self._counter) for exchange in exchanges) <= tokens
+        return newest if fits else start
 
     def _whole(self, i: int) -> int:
         """Move past tool results whose call lies before."""

@@ -110,6 +110,13 @@ def test_a_fact_far_back_is_recalled_just_before_the_last_user_message() -> None
     assert context.n_left_out == 600 - len(set(context.recalled) | set(context.recent))
 
 
+def test_the_newest_item_is_recent_however_small_the_window() -> None:
+    newest = assistant("Your passport number is the one you gave me in May, " + "as ever " * 20)
+    context = build([*long_chat(), newest], user("what is my passport number?"), window=160)
+    assert context.recent == ("msg_259_a",)
+    assert context.recalled and not set(context.recalled) & set(context.recent)
+
+
 def test_the_last_user_message_is_kept_or_the_context_is_refused() -> None:
     with pytest.raises(ContextTooLarge) as caught:
         build([], user("word " * 100), window=50)
