@@ -7,7 +7,7 @@ and are salted by tenant, so that nobody can learn from a fast answer what anoth
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -29,6 +29,10 @@ class KeyValue(Protocol):
 
     def set(self, name: str, value: bytes, *, ex: int) -> Awaitable[object]:
         """Store a value for `ex` seconds."""
+        ...
+
+    def unlink(self, *names: str) -> Awaitable[object]:
+        """Remove keys."""
         ...
 
 
@@ -74,6 +78,20 @@ class EmbeddingCache:
         if len(self._held) > self._max_entries:
             self._held.popitem(last=False)
         return held
+
+    async def forget(self, tenant: str, texts: Iterable[str]) -> None:
+        """Drop the encodings of texts, here and on Redis; other processes lose theirs with age.
+
+        Raises:
+            redis.exceptions.RedisError: when Redis does not answer.
+        """
+        plain = (" ".join(text.split()) for text in texts)
+        revision = self.embedder.revision
+        keys = [embedding_key(tenant, revision, _digest(tenant, text)) for text in plain]
+        for key in keys:
+            self._held.pop(key, None)
+        if keys and self._redis is not None:
+            await self._redis.unlink(*keys)
 
     async def _from_redis(self, key: str) -> Encoding | None:
         if self._redis is None:
