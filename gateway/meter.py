@@ -129,7 +129,7 @@ class Meter:
             self._degradations.failed("ledger", error, opening.request_id)
 
     async def settle(
-        self, reservation: Reservation, closing: EntryClosing, record: Mapping[str, Any]
+        self, reservation: Reservation, closing: EntryClosing, record: Mapping[str, Any] | None
     ) -> None:
         """Settle; what Redis does not take now, the ledger keeps and sends later."""
         try:
@@ -202,6 +202,7 @@ class MeteredTurn:
             conversation=turn.conversation,
             end_user=turn.end_user,
             tags=turn.tags,
+            kind=turn.kind,
             input_tokens=input_tokens,
             estimate=_cost_to_json(owed),
             estimate_charge_micro=self._charge_micro(owed),
@@ -242,9 +243,11 @@ class MeteredTurn:
             usage = self._delivered_usage() if status != "failed" else self._used_by_failure()
         closing = self._closing(status, usage, end, error)
         self._disclosure.usage = usage
-        record = turn_record(
-            self._turn, self._tenant, self._disclosure, status, self._meter.clock()
-        )
+        record = None  # a helper's call is an attempt, but nobody's turn
+        if self._turn.kind == "chat":
+            record = turn_record(
+                self._turn, self._tenant, self._disclosure, status, self._meter.clock()
+            )
         if self.reservation is not None:
             settling = self._meter.settle(self.reservation, closing, record)
             await asyncio.shield(self._meter.keep(settling))

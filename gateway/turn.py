@@ -25,7 +25,8 @@ class Turn:
     `auto:best` or a catalogue name; `params` are OpenAI parameters that travel to the model as they
     are. `conversation` is the caller's name for a stored conversation, None when stateless.
     `max_cost_usd` caps the worst case of this turn. `dropped_params` could not be honoured.
-    `may_restart` lets a broken stream start again with another model's whole answer.
+    `may_restart` lets a broken stream start again with another model's whole answer. `kind` names
+    the helper whose call it is, where no caller asked.
     """
 
     request_id: str
@@ -42,6 +43,7 @@ class Turn:
     cache_mode: CacheMode = "on"
     dropped_params: tuple[str, ...] = ()
     may_restart: bool = False
+    kind: str = "chat"
 
     @property
     def needs(self) -> frozenset[str]:

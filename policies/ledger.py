@@ -158,9 +158,14 @@ class Ledger:
         await self._send(reservation)
 
     async def settle(
-        self, reservation: Reservation, closing: EntryClosing, turn_record: Mapping[str, Any]
+        self,
+        reservation: Reservation,
+        closing: EntryClosing,
+        turn_record: Mapping[str, Any] | None,
     ) -> BudgetState:
         """Close the last entry with what was really used and give the rest of the hold back.
+
+        `turn_record` is None for a helper's call, which is no turn.
 
         A second call for the same reservation sends nothing new, only what Redis has not taken.
 

@@ -43,9 +43,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRules:
-    """What memory may do for the tenant; `retention_days` None keeps for ever."""
+    """What memory may do for the tenant; `retention_days` None keeps for ever.
+
+    `is_abstractive` lets a model write the summaries, charged to the tenant; else they quote.
+    """
 
     summary: bool = True
+    is_abstractive: bool = False
     recall: bool = True
     retention_days: int | None = None
 
@@ -137,7 +141,12 @@ def parse_policy(
         boundary=routing.boundary,
         budget=_budget(parsed.budget) if parsed.budget else None,
         limits=Limits(**parsed.limits.model_dump()),
-        memory=MemoryRules(**parsed.memory.model_dump()),
+        memory=MemoryRules(
+            summary=parsed.memory.summary is not False,
+            is_abstractive=parsed.memory.summary == "abstractive",
+            recall=parsed.memory.recall,
+            retention_days=parsed.memory.retention_days,
+        ),
         cache=CacheRules(
             exact=parsed.cache.exact,
             semantic_target_error=semantic.target_error if semantic else None,

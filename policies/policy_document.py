@@ -114,9 +114,9 @@ class LimitsSection(_Section):
 
 
 class MemorySection(_Section):
-    """What memory may do."""
+    """What memory may do; `summary: true` means extractive."""
 
-    summary: bool = True
+    summary: bool | Literal["extractive", "abstractive"] = True
     recall: bool = True
     retention_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
