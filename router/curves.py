@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,32 +77,3 @@ def shuffled_quality(
     values = [quality_at(draw.permutation(is_strong), outcomes) for _ in range(N_RESAMPLES)]
     low, high = np.percentile(values, [2.5, 97.5])
     return Interval(float(np.mean(values)), float(low), float(high))
-
-
-def draw_curves(curves: dict[str, tuple[Floats, Floats]], path: Any) -> None:
-    """Write a PNG with one panel per set: the router's curve, length's, and chance's diagonal.
-
-    `curves` maps a set's name to the recovered gaps by the router's score and by length.
-    """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    n_columns = 4
-    n_rows = -(-len(curves) // n_columns)
-    figure, axes = plt.subplots(n_rows, n_columns, figsize=(12, 3 * n_rows), squeeze=False)
-    for panel, (name, (router, length)) in zip(axes.flat, curves.items(), strict=False):
-        share = np.linspace(0, 1, len(router))
-        panel.plot(share, router, label="router")
-        panel.plot(share, length, label="length", linewidth=0.8)
-        panel.plot([0, 1], [0, 1], "--", color="grey", linewidth=0.8, label="random")
-        panel.set_title(name, fontsize=9)
-    for panel in list(axes.flat)[len(curves) :]:
-        panel.axis("off")
-    axes[0][0].legend(fontsize=7)
-    figure.supxlabel("share of turns sent to the strong model")
-    figure.supylabel("performance gap recovered")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,56 +1,80 @@
-"""What the classifier is worth on sources it has not seen, beside controls, with intervals."""
+"""What the score is worth on sources it has not seen: fit without them, score them, compare.
+
+Owns which sets leave together and what is kept of each turn. `report.py` makes figures of that,
+so that a table can be made again without fitting.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from memory.conversation import Message
-from router.curves import (
-    Outcomes,
-    apgr_interval,
-    draw_curves,
-    quality_at,
-    recovered,
-    shuffled_quality,
-)
+from router.curves import Outcomes
 from router.dataset import Example, read_examples, read_phrases
 from router.features import turn_text_of
-from router.network import Floats, Weights, forward
+from router.network import Weights, forward
 from router.targets import failures
 from router.teacher import load_teacher
 from router.tokens import LEXICON_FILE, Vocabulary, read_lexicon, words_of
 from router.train import DIM, fit, prepare
 
 # Sets that are close kin leave together, so that none is known through its sibling.
-FOLDS: Mapping[str, tuple[str, ...]] = {
+KIN: Mapping[str, tuple[str, ...]] = {
     "college problems": ("mmlu_pro", "gpqa"),
     "school questions": ("openbook_qa", "commonsense_qa", "arc_challenge", "mmlu"),
-    "grade-school maths": ("gsm8k",),
+    "grade-school maths": ("gsm8k", "gsm8k_train"),
     "contest maths": ("math", "zeroeval_math-l5", "agieval_math"),
     "code": ("mbpp", "human_eval", "zeroeval_crux"),
-    "logic grids": ("agentverse-logicgrid",),
+    "rare facts": ("trivia_qa", "natural_qa"),
 }
-Progress = Callable[[str], None]
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "multiple choice": (
+        *("mmlu_pro", "gpqa", "openbook_qa", "commonsense_qa", "arc_challenge", "mmlu"),
+    ),
+    "worked maths": ("gsm8k", "math", "zeroeval_math-l5"),
+    "code": ("mbpp", "human_eval", "zeroeval_crux"),
+    "short facts": ("trivia_qa", "natural_qa"),
+}
+SCORES_FILE = "scores.jsonl"
+# A fit reports its epochs and its heads; about this many lines make a whole fold.
+_LINES_OF_A_FIT = 8
+Progress = Callable[[float, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One turn of a set that the scoring model has not seen, and how two models did on it.
+
+    `weak` is the mean of the set's middling models, `strong` its best one, 0 to 1; `row` counts
+    the turns of a set as they stand in the data folder.
+    """
+
+    source: str
+    row: int
+    language: str
+    n_chars: int
+    score: float
+    weak: float
+    strong: float
 
 
 def evaluate(
     data_dir: Path,
-    out_dir: Path,
     *,
     model_dir: Path,
     seed: int = 0,
-    folds: Mapping[str, tuple[str, ...]] = FOLDS,
-    progress: Progress = lambda step: None,
-) -> dict[str, Any]:
-    """Fit once without each fold, score the fold, and write evaluation.json, .md and .png.
+    folds: Mapping[str, tuple[str, ...]] = KIN,
+    progress: Progress = lambda done, step: None,
+) -> list[Judged]:
+    """Fit once without each fold and return what that model says of the fold's turns.
 
-    The weak model of a set is the mean of its middling models, the strong one the best. Takes as
-    long as `train` for each fold.
+    Takes as long as `train` for each fold. `progress` is told the share that is done, and the
+    step that begins.
 
     Raises:
         FileNotFoundError: if a data file or the lexicon is missing.
@@ -60,24 +84,45 @@ def evaluate(
     vocabulary = Vocabulary(teacher.pieces, read_lexicon(model_dir / LEXICON_FILE))
     shaping = [example for example in examples if example.may_shape_weights]
     prepared = prepare(shaping, vocabulary, seed=seed)
-    rows: dict[str, Any] = {}
-    curves: dict[str, tuple[Floats, Floats]] = {}
-    for fold, held_out in folds.items():
-        progress(f"without {fold}")
-        weights = fit(prepared.without(held_out), teacher, seed=seed, progress=progress).weights
+    judged: list[Judged] = []
+    for number, (fold, held_out) in enumerate(folds.items()):
+        lines = 0
+
+        def told(step: str, fold: str = fold, number: int = number) -> None:
+            nonlocal lines
+            lines = min(lines + 1, _LINES_OF_A_FIT)
+            done = (number + lines / (_LINES_OF_A_FIT + 1)) / len(folds)
+            progress(done, f"without {fold}: {step}")
+
+        told("fitting")
+        weights = fit(prepared.without(held_out), teacher, seed=seed, progress=told).weights
         for source in held_out:
             members = [e for e in examples if e.source == source and e.scores]
-            if members:
-                rows[source], curves[source] = _judged(weights, vocabulary, members, seed)
-                rows[source]["fold"] = fold
-    out_dir.mkdir(parents=True, exist_ok=True)
-    (out_dir / "evaluation.json").write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
-    (out_dir / "evaluation.md").write_text(markdown_of(rows), "utf-8")
-    draw_curves(curves, out_dir / "evaluation.png")
-    return rows
+            judged += judged_of(members, [score_of(weights, vocabulary, e.text) for e in members])
+    progress(1.0, "done")
+    return judged
 
 
-def outcomes_of(members: list[Example]) -> Outcomes:
+def judged_of(members: Sequence[Example], scores: Sequence[float]) -> list[Judged]:
+    """Return the turns of one set with their scores; none where no model's outcomes are known."""
+    if not members:
+        return []
+    outcomes = outcomes_of(members)
+    return [
+        Judged(
+            source=member.source,
+            row=row,
+            language=member.language or "und",
+            n_chars=len(member.text),
+            score=float(scores[row]),
+            weak=float(outcomes.weak[row]),
+            strong=float(outcomes.strong[row]),
+        )
+        for row, member in enumerate(members)
+    ]
+
+
+def outcomes_of(members: Sequence[Example]) -> Outcomes:
     """Return what the middling models and the best model made of the turns of one set."""
     by_model: dict[str, list[float]] = {}
     for member in members:
@@ -90,49 +135,25 @@ def outcomes_of(members: list[Example]) -> Outcomes:
     return Outcomes(np.asarray(weak, np.float32), np.where(np.isfinite(strong), strong, weak))
 
 
-def _judged(
-    weights: Weights, vocabulary: Vocabulary, members: list[Example], seed: int
-) -> tuple[dict[str, Any], tuple[Floats, Floats]]:
-    outcomes = outcomes_of(members)
-    scores = np.array([score_of(weights, vocabulary, member.text) for member in members])
-    lengths = np.array([len(member.text) for member in members], np.float32)
-    router = apgr_interval(scores, outcomes, seed=seed)
-    length = apgr_interval(lengths, outcomes, seed=seed)
-    is_strong = scores >= np.median(scores)
-    shuffled = shuffled_quality(is_strong, outcomes, seed=seed)
-    row = {
-        "turns": len(members),
-        "apgr": [router.value, router.low, router.high],
-        "apgr_length": [length.value, length.low, length.high],
-        "always_small": float(outcomes.weak.mean()),
-        "always_strong": float(outcomes.strong.mean()),
-        "half_strong": quality_at(is_strong, outcomes),
-        "half_strong_shuffled": [shuffled.value, shuffled.low, shuffled.high],
-    }
-    return row, (recovered(scores, outcomes), recovered(lengths, outcomes))
-
-
 def score_of(weights: Weights, vocabulary: Vocabulary, text: str) -> float:
     """Return the score of a lone turn by the reference network."""
     read = turn_text_of([Message("user", text)])
     return float(forward(weights, vocabulary.ids_of(words_of(read.current)), read.facts)[0])
 
 
-def markdown_of(rows: Mapping[str, Any]) -> str:
-    """Return the table of an evaluation; the model that scored a set saw neither it nor its kin."""
-    lines = [
-        "| set | turns | APGR | length alone | always small | half strong | shuffled "
-        "| always strong |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        value, low, high = row["apgr"]
-        base, base_low, base_high = row["apgr_length"]
-        chance, chance_low, chance_high = row["half_strong_shuffled"]
-        lines.append(
-            f"| {name} | {row['turns']} | {value:.3f} [{low:.3f}, {high:.3f}] "
-            f"| {base:.3f} [{base_low:.3f}, {base_high:.3f}] | {row['always_small']:.3f} "
-            f"| {row['half_strong']:.3f} | {chance:.3f} [{chance_low:.3f}, {chance_high:.3f}] "
-            f"| {row['always_strong']:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
+def write_judged(judged: Iterable[Judged], path: Path) -> None:
+    """Write one JSON line for each turn."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(asdict(turn)) + "\n" for turn in judged), "utf-8")
+
+
+def read_judged(path: Path) -> list[Judged]:
+    """Return what `write_judged` wrote.
+
+    Raises:
+        FileNotFoundError, ValueError: it is not there, or is something else.
+    """
+    try:
+        return [Judged(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
+    except TypeError as error:
+        raise ValueError(f"{path} holds no scored turns: {error}") from error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from time import thread_time
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,28 +106,67 @@ def train(
 
 @app.command()
 def evaluate(
-    data: Annotated[
-        Path, typer.Option(help="The data folder; docs/routing.md says what is in it.")
-    ],
     out: Annotated[Path, typer.Option(help="Where the table, figures and picture go.")],
+    data: Annotated[
+        Path | None, typer.Option(help="The data folder; docs/routing-data.md says what is in it.")
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="scores.jsonl of an earlier run: report only, no fitting.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure the classifier on sources it has not seen, beside controls; trains once per fold."""
+    """Measure the classifier on sources it has not seen, beside controls; fits once per fold."""
     from router.classifier import MODEL_FOLDER
     from router.evaluate import evaluate as evaluate_model
-    from router.evaluate import markdown_of
+    from router.evaluate import read_judged
+    from router.report import markdown_of, write_report
 
-    if not data.is_dir():
-        raise CommandFailed(f"there is no folder {data}", code=2)
-    rows = evaluate_model(
-        data, out, model_dir=MODEL_FOLDER, seed=seed, progress=lambda step: note(f"{step} …")
-    )
+    if (data is None) == (scores is None):
+        raise CommandFailed("give one of --data and --scores", code=2)
+    if data is not None:
+        _require_folder(data)
+        with progress_bar("evaluating") as progress:
+            judged = evaluate_model(data, model_dir=MODEL_FOLDER, seed=seed, progress=progress)
+    else:
+        assert scores is not None  # one of the two is given
+        try:
+            judged = read_judged(scores)
+        except (OSError, ValueError) as error:
+            raise CommandFailed(f"{scores} cannot be read: {error}", code=2) from error
+    rows = write_report(judged, out, seed=seed)
     if as_json:
-        say_json(rows)
+        say_json({name: asdict(row) for name, row in rows.items()})
     else:
         say(markdown_of(rows).rstrip())
         note(f"written to {out}")
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[float, str], None]]:
+    """Yield what is told the share done and the step; a bar on a terminal, else lines."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, step: note(f"{done:4.0%} {step}")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(title, total=1.0)
+        yield lambda done, step: bar.update(task, completed=done, description=step[:60])
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CommandFailed(f"there is no folder {folder}", code=2)
 
 
 @app.command()
