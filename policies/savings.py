@@ -79,10 +79,11 @@ def savings_of(
     parts = dict.fromkeys(("routing", "cache", "failed_attempts", "helper_calls"), 0)
     baseline_micro = actual_micro = unpriced = 0
     for spent in days:
-        actual_micro += spent.cost_micro
         if spent.kind == "unpriced":
             unpriced += spent.attempts
-        elif spent.kind in ("chat", "cache"):
+            continue
+        actual_micro += spent.cost_micro
+        if spent.kind in ("chat", "cache"):
             usd = usd_of(spent.usage)
             if usd is None:
                 return None

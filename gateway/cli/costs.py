@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -37,7 +35,9 @@ FirstDay = Annotated[
 LastDay = Annotated[
     datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day; today.")
 ]
-GroupBy = Annotated[str, typer.Option(help="Of day, model, tier, tag, end_user; commas between.")]
+GroupBy = Annotated[
+    str, typer.Option(help="Of day, week, month, hour, model, tier, kind, tag, end_user.")
+]
 Currency = Annotated[str | None, typer.Option(help="USD, or the tenant's own (the default).")]
 Zone = Annotated[str | None, typer.Option("--tz", help="For days; the tenant's by default.")]
 
@@ -121,17 +121,16 @@ def export(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the same rows as CSV, amounts in whole micro-units."""
+    from gateway.spreadsheet import csv_text
+
     costs = _read(config, tenant, first_day, last_day, group_by, currency, timezone)
     wire = costs.to_wire()
     if as_json:
         say_json(wire["rows"])
         return
     columns = [*costs.groups, "requests", "input_tokens", "cached_input_tokens", "output_tokens"]
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow([*columns, "cost_micro", "currency"])
-    for row in wire["rows"]:
-        cells = [harmless(row[name]) for name in columns]
-        writer.writerow([*cells, row["cost_micro"], costs.currency])
+    rows = [{**row, "currency": costs.currency} for row in wire["rows"]]
+    say(csv_text([*columns, "cost_micro", "currency"], rows).rstrip())
 
 
 @app.command()
@@ -156,13 +155,6 @@ def rebuild(
 def money(micro: int, currency: str) -> str:
     """Return an amount for people, six decimals because a turn costs that little."""
     return f"{micro / 1_000_000:.6f} {currency}"
-
-
-def harmless(cell: object) -> object:
-    """Return a CSV cell that no spreadsheet takes for a formula."""
-    if isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r"):
-        return f"'{cell}"
-    return cell
 
 
 def _read(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastapi import APIRouter, Depends, Query
@@ -16,10 +14,14 @@ from gateway.auth import Principal
 from gateway.errors import RequestError
 from gateway.routes.dependencies import Wired, require
 from gateway.services import Services
+from gateway.spreadsheet import FOCUS_COLUMNS, FOCUS_GROUPS, csv_text, focus_row
 from policies.books import GROUPS, CostRow, day_bounds
+from policies.reports import Span
 
 router = APIRouter()
 Reader = Annotated[Principal, Depends(require("costs"))]
+Format = Literal["csv", "focus"]
+_COUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens")
 _LONGEST_SPAN = timedelta(days=3 * 366)
 
 
@@ -101,23 +103,39 @@ async def costs(wired: Wired, asked: Asked) -> JSONResponse:
 
 
 @router.get("/v1/costs/export")
-async def export(wired: Wired, asked: Asked) -> Response:
-    """Return the same rows as CSV; no cell can be read as a formula."""
+async def export(wired: Wired, asked: Asked, format: Format = "csv") -> Response:
+    """Return costs as a file: the asked groups as CSV, or FOCUS; no cell is read as a formula."""
     await wired.books.catch_up(asked.tenant.id)
-    rows = await _rows(wired, asked, asked.groups)
+    if format == "focus":
+        columns: Sequence[str] = FOCUS_COLUMNS
+        rows = await _rows(wired, asked, FOCUS_GROUPS)
+        lines = [_focus(wired, asked, row) for row in rows]
+    else:
+        columns = [*asked.groups, *_COUNTS, "cost_micro", "currency"]
+        rows = await _rows(wired, asked, asked.groups)
+        lines = [{**_row(row, asked.currency), "currency": asked.currency} for row in rows]
     return Response(
-        _csv(asked.groups, rows, asked.currency),
+        csv_text(columns, lines),
         media_type="text/csv; charset=utf-8",
-        headers={"content-disposition": 'attachment; filename="costs.csv"'},
+        headers={"content-disposition": f'attachment; filename="costs-{format}.csv"'},
     )
 
 
 @router.get("/v1/budget")
 async def budget(wired: Wired, principal: Reader) -> JSONResponse:
-    """Return what is spent, held and left of the running period."""
+    """Return what is spent, held and left of the running period, and where it leads."""
     tenant = principal.tenant
     policy = wired.policies.policy_of(tenant.id, tenant.policy)
     state = await wired.ledger.state(tenant.id, policy.budget, tenant.currency)
+    await wired.books.catch_up(tenant.id)
+    burn = await wired.reports.burn_down(
+        tenant.id,
+        policy.budget,
+        currency=tenant.currency,
+        timezone=tenant.timezone,
+        now=wired.clock(),
+    )
+    forecast = burn.forecast
     return JSONResponse(
         {
             "limit_micro": state.limit_micro,
@@ -126,7 +144,71 @@ async def budget(wired: Wired, principal: Reader) -> JSONResponse:
             "currency": state.currency,
             "period": state.period,
             "resets_at": state.resets_at.isoformat() if state.resets_at else None,
+            "timezone": burn.timezone,
+            "burn_down": [
+                {
+                    "day": point.day.isoformat(),
+                    "cost_micro": point.cost_micro,
+                    "total_micro": point.total_micro,
+                }
+                for point in burn.points
+            ],
+            "forecast": {
+                "expected_micro": forecast.expected_micro,
+                "low_micro": forecast.low_micro,
+                "high_micro": forecast.high_micro,
+                "days_looked_at": forecast.n_days,
+                "spent_by": forecast.spent_by.isoformat() if forecast.spent_by else None,
+            },
         }
+    )
+
+
+@router.get("/v1/savings")
+async def savings(wired: Wired, asked: Asked, baseline: str = "strong") -> JSONResponse:
+    """Return what was saved against a baseline, part by part; the parts may be negative.
+
+    `baseline` is `strong` (the ceiling's first model), `cheap` (the first tier's) or a model of the
+    catalogue.
+    """
+    tenant = asked.tenant
+    policy = wired.policies.policy_of(tenant.id, tenant.policy)
+    tiers = {tier.name: tier.models[0] for tier in policy.tiers}
+    named = {"strong": tiers[policy.ceiling], "cheap": policy.tiers[0].models[0]}
+    spec = wired.settings.catalog.get(named.get(baseline, baseline))
+    if spec is None:
+        raise _invalid("baseline", baseline, "strong, cheap or a model of the catalogue")
+    await wired.books.catch_up(tenant.id)
+    saved = await wired.reports.savings(
+        tenant.id,
+        Span(asked.start, asked.end, asked.tz),
+        currency=asked.currency,
+        baseline=spec,
+    )
+    if saved is None:
+        raise _invalid("baseline", baseline, f"a model with a known price ({spec.name} has none)")
+    return JSONResponse(
+        {
+            "from": asked.start.isoformat(),
+            "to": asked.end.isoformat(),
+            "tz": asked.tz,
+            "currency": saved.currency,
+            "baseline": {"name": saved.baseline, "cost_micro": saved.baseline_micro},
+            "parts": [{"name": p.name, "cost_micro": p.cost_micro} for p in saved.parts],
+            "actual": {"cost_micro": saved.actual_micro},
+            "saved_micro": saved.saved_micro,
+            "unpriced_requests": saved.unpriced,
+        }
+    )
+
+
+def _focus(wired: Services, asked: CostQuery, row: CostRow) -> dict[str, Any]:
+    return focus_row(
+        row,
+        tenant=asked.tenant.id,
+        currency=asked.currency,
+        timezone=asked.tz,
+        spec=wired.settings.catalog.get(row.group["model"]),
     )
 
 
@@ -150,25 +232,6 @@ def _row(row: CostRow, currency: str) -> dict[str, Any]:
         "output_tokens": row.output_tokens,
         "cost_micro": row.usd_micro if currency == "USD" else row.micro,
     }
-
-
-def _csv(groups: Sequence[str], rows: Sequence[CostRow], currency: str) -> str:
-    names = [*groups, "requests", "input_tokens", "cached_input_tokens", "output_tokens"]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow([*names, "cost_micro", "currency"])
-    for row in rows:
-        values = _row(row, currency)
-        cells = [_cell(values[name]) for name in names]
-        writer.writerow([*cells, values["cost_micro"], currency])
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """Return a value that no spreadsheet takes for a formula. Source: OWASP, CSV Injection."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value
 
 
 def _invalid(param: str, value: object, allowed: str) -> RequestError:

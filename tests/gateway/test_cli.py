@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from gateway.__main__ import COMMANDS, main
-from gateway.cli.costs import harmless
 from gateway.cli.serving import base_url, welcome
 from gateway.settings import load_settings
+from gateway.spreadsheet import harmless
 
 ROOT = Path(__file__).parents[2]
 
