@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from decimal import Decimal
@@ -13,6 +14,8 @@ from gateway.errors import BackendBroken
 from policies.usage import Usage
 
 from .conftest import ScriptedBackend, running, text_reply
+
+pytestmark = pytest.mark.usefixtures("redis")
 
 
 async def exported(gateway, **query):
@@ -112,8 +115,6 @@ async def test_a_caller_gone_after_any_chunk_is_billed_what_was_delivered(settin
 
 
 async def _ended(gateway, request_id):
-    import asyncio
-
     for _ in range(100):
         turn = await gateway.turn(request_id)
         if turn.get("status") not in (None, "pending"):
