@@ -27,6 +27,7 @@ from gateway.backends.base import Backend
 from gateway.background import Background
 from gateway.dashboard.session import Sessions
 from gateway.database import open_database, upgrade
+from gateway.erasure import Eraser
 from gateway.errors import ChildFailed
 from gateway.front import Front
 from gateway.health import Health, State
@@ -42,6 +43,7 @@ from gateway.routes.chat import ChatEndpoint
 from gateway.services import Services
 from gateway.settings import Settings, shared_metrics_folder
 from gateway.state import GuardedRedis, embedded_redis, open_redis, warn_of_volatility
+from gateway.summaries import SummaryWriter
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
 from gateway.token_count import TokenCounter, estimate_tokens, local_counter
@@ -52,7 +54,7 @@ from memory.journal import Journal
 from memory.memory import Memory
 from memory.response_cache import ResponseCache
 from memory.store import ConversationStore
-from memory.summary_keeper import SummaryKeeper
+from memory.summary_keeper import Complete, SummaryKeeper
 from memory.vector_store import VectorStore
 from policies.books import Books
 from policies.ledger import Ledger
@@ -168,18 +170,37 @@ async def open_services(
             clock=utc_now,
             keep=background.keep,
         )
-        memory = await _open_memory(settings, redis, degradations, stack)
         router = _open_router(degradations)
+        loads = _loads(settings, backends)
+        writer = SummaryWriter(
+            tenants=tenants,
+            policies=policies,
+            catalog=settings.catalog,
+            router=router,
+            models=models,
+            loads=loads,
+            meter=meter,
+            timeouts=settings.timeouts,
+            scope_key=settings.pepper,
+            new_id=new_id,
+            degradations=degradations,
+        )
+        encodings = _open_encodings(settings, redis, degradations, stack)
+        memory = await _open_memory(
+            settings, redis, encodings, writer.complete, degradations, stack
+        )
+        cache = ResponseCache(_open_cache(settings, redis, stack))
+        idempotency = IdempotencyStore(redis)
         responder = Responder(
             policies=policies,
             catalog=settings.catalog,
             memory=memory,
             router=router,
             models=models,
-            loads=_loads(settings, backends),
+            loads=loads,
             meter=meter,
             limiter=RateLimiter(redis, utc_now),
-            cache=AnswerCache(ResponseCache(_open_cache(settings, redis, stack))),
+            cache=AnswerCache(cache),
             background=background,
             timeouts=settings.timeouts,
             scope_key=settings.pepper,
@@ -208,7 +229,8 @@ async def open_services(
             memory=memory,
             models=models,
             responder=responder,
-            idempotency=IdempotencyStore(redis),
+            idempotency=idempotency,
+            eraser=Eraser(memory, encodings, [idempotency.traces, cache.traces], books, utc_now),
             metrics=metrics,
             degradations=degradations,
             health=_health(redis, tenants, router, backends),
@@ -268,27 +290,43 @@ def _open_cache(settings: Settings, redis: GuardedRedis, stack: AsyncExitStack) 
     return cache
 
 
-async def _open_memory(
+def _open_encodings(
     settings: Settings, redis: GuardedRedis, degradations: Degradations, stack: AsyncExitStack
-) -> Memory:
+) -> EmbeddingCache | None:
     def failed(error: BaseException) -> None:
         degradations.failed("memory", error, "in the background")
 
-    encodings = vectors = None
     try:
         embedder = _embedder(settings)
     except FileNotFoundError as error:  # recall then goes by words alone
         failed(error)
-    else:
-        stack.callback(embedder.close)
-        encodings = EmbeddingCache(embedder, redis, failed)
-        vectors = VectorStore(redis, embedder.revision, DIMENSIONS)
+        return None
+    stack.callback(embedder.close)
+    return EmbeddingCache(embedder, redis, failed)
+
+
+async def _open_memory(
+    settings: Settings,
+    redis: GuardedRedis,
+    encodings: EmbeddingCache | None,
+    complete: Complete,
+    degradations: Degradations,
+    stack: AsyncExitStack,
+) -> Memory:
+    def failed(error: BaseException) -> None:
+        degradations.failed("memory", error, "in the background")
+
+    vectors = None
+    if encodings is not None:
+        vectors = VectorStore(redis, encodings.embedder.revision, DIMENSIONS)
     memory = Memory(
         ConversationStore(redis, utc_now, lambda: secrets.token_hex(16)),
         encodings=encodings,
         vectors=vectors,
         journal=Journal(settings.state_dir / "journal", secrets.token_hex(8)),
-        summaries=SummaryKeeper(redis, JobQueue(redis, secrets.token_hex(8), failed)),
+        summaries=SummaryKeeper(
+            redis, JobQueue(redis, secrets.token_hex(8), failed), complete, failed
+        ),
         on_failure=failed,
     )
     return await stack.enter_async_context(memory)

@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 from gateway.audit import AuditLog
 from gateway.auth import Authenticator
 from gateway.dashboard.session import Sessions
+from gateway.erasure import Eraser
 from gateway.health import Health
 from gateway.idempotency import IdempotencyStore
 from gateway.models import ServedModels
@@ -46,4 +47,5 @@ class Services:
     idempotency: IdempotencyStore
     metrics: Metrics
     degradations: Degradations
+    eraser: Eraser
     health: Health

@@ -128,7 +128,7 @@ async def update(
 @router.delete("/{conversation_id}")
 async def delete(wired: Wired, principal: Caller, conversation_id: PathName) -> JSONResponse:
     """Delete a conversation with all that was derived from it."""
-    if not await wired.memory.delete(principal.tenant.id, conversation_id):
+    if not await wired.eraser.conversation(principal.tenant.id, conversation_id):
         raise ConversationNotFound(conversation_id)
     return JSONResponse({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
 
@@ -181,7 +181,7 @@ async def redact(
     wired: Wired, principal: Caller, conversation_id: PathName, item_id: PathName
 ) -> JSONResponse:
     """Erase the content of one item; its place stays."""
-    await wired.memory.store.redact(principal.tenant.id, conversation_id, item_id)
+    await wired.eraser.item(principal.tenant.id, conversation_id, item_id)
     conversation = await wired.memory.store.get(principal.tenant.id, conversation_id)
     if conversation is None:
         raise ConversationNotFound(conversation_id)
