@@ -79,9 +79,8 @@ class Attempts:
             name = model.spec.name
             self._disclosure.model = name
             self._disclosure.tier = self._policy.tier_of(name)
-            self._metered.asked(model, call.input_tokens)
             try:
-                async with aclosing(self._fitted(model, call)) as events:
+                async with aclosing(self._asked(model, call)) as events:
                     async for event in events:
                         yield event
                 self._metrics.attempts.labels(name, "complete").inc()
@@ -98,26 +97,14 @@ class Attempts:
                 call = await self._prepare(following)
                 await self._metered.failed(error, following, call.input_tokens)
 
-    async def _fitted(
+    async def _asked(
         self, model: ServedModel, call: PreparedCall
     ) -> AsyncGenerator[ReplyDelta | ReplyRestart | ReplyEnd, None]:
         """Yield a model's events, its deltas fitted to what went out before it was asked."""
+        self._metered.asked(model, call.input_tokens)
         # What was not streamed never left the house, so it can always be withdrawn.
         may_restart = self._turn.may_restart or not self._turn.is_stream
         takeover = Takeover("".join(self._pieces), may_restart=may_restart)
-        async with aclosing(self._asked(model, call)) as events:
-            async for event in events:
-                if isinstance(event, ReplyEnd):
-                    yield event
-                    continue
-                self._metered.delivered(event)
-                for fitted in takeover.fit(event):
-                    self._note(fitted)
-                    yield fitted
-
-    async def _asked(
-        self, model: ServedModel, call: PreparedCall
-    ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         asked_s = time.perf_counter()
         is_first, has_ended = True, False
         async with aclosing(model.backend.stream(call.call)) as events:
@@ -125,8 +112,14 @@ class Attempts:
                 if is_first:
                     is_first = False
                     self._on_first(model, time.perf_counter() - asked_s)
-                has_ended = isinstance(event, ReplyEnd)
-                yield event
+                if isinstance(event, ReplyEnd):
+                    has_ended = True
+                    yield event
+                    continue
+                self._metered.delivered(event)
+                for fitted in takeover.fit(event):
+                    self._note(fitted)
+                    yield fitted
         if not has_ended:
             raise BackendBroken(model.spec.backend, "The answer stopped before its end.")
 

@@ -11,9 +11,8 @@ import asyncio
 import hashlib
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
-from functools import partial
 
 from gateway.answer_cache import AnswerCache, CachedAnswer
 from gateway.attempts import Attempts, PreparedCall
@@ -93,37 +92,34 @@ class Responder:
         self._metrics = metrics
         self._degradations = degradations
 
+    def in_flight(self) -> AbstractContextManager[None]:
+        """Return a context that counts one turn as being answered."""
+        return self._metrics.in_flight.track_inprogress()
+
     async def respond(
         self, turn: Turn, principal: Principal, disclosure: Disclosure
     ) -> AsyncGenerator[ReplyDelta | ReplyRestart | ReplyEnd, None]:
-        """Yield the answer's deltas and then one ReplyEnd, filling the disclosure on the way.
+        """Route the turn and return its answer: deltas, then one ReplyEnd.
 
-        A ReplyRestart in between, only where the turn allows it, voids the deltas before it. The
-        ReplyEnd is the acknowledgement: by then the reply is stored and the money is settled.
-        Closing the iterator early stops generation and settles what was used.
+        The disclosure is filled on the way. A ReplyRestart in between, only where the turn allows
+        it, voids the deltas before it. The ReplyEnd is the acknowledgement: by then the reply is
+        stored and the money is settled. Closing the iterator early stops generation and settles
+        what was used.
 
         Raises:
             gateway.errors.GatewayError, router.errors.RouterError, memory.errors.MemoryFault,
-            policies.errors.PolicyError: in place of the next event.
+            policies.errors.PolicyError: here, or in place of the next event.
         """
-        with self._metrics.in_flight.track_inprogress():
-            # Counted while the turn is routed, so that both wait for Redis only once.
-            admission = self._background.keep(self._admit(principal.tenant, disclosure))
-            try:
-                path = await self._open(turn, principal, disclosure)
-                decision = await self._decide(path)
-                key = self._cache_key(path, decision)
-                cached = await self._cached(path, key)
-            finally:
-                await admission
-            if cached is not None:
-                async for kept in self._replay(path, cached):
-                    yield kept
-                return
-            reply = ChatReply(turn.request_id, disclosure.started_at)
-            async with aclosing(self._answer(path, decision, reply, key)) as events:
-                async for event in events:
-                    yield event
+        # Counted while the turn is routed, so that both wait for Redis only once.
+        admission = self._background.keep(self._admit(principal.tenant, disclosure))
+        try:
+            path = await self._open(turn, principal, disclosure)
+            decision = await self._decide(path)
+            key = self._cache_key(path, decision)
+            cached = await self._cached(path, key)
+        finally:
+            await admission
+        return self._answer(path, decision, key) if cached is None else self._replay(path, cached)
 
     async def _admit(self, tenant: Tenant, disclosure: Disclosure) -> None:
         """Count the request against the tenant's rate.
@@ -219,6 +215,7 @@ class Responder:
     ) -> AsyncGenerator[ReplyDelta | ReplyEnd, None]:
         disclosure = path.disclosure
         disclosure.cache = "exact"
+        disclosure.choices = cached.choices
         disclosure.model = cached.model
         disclosure.usage = cached.usage  # what the answer took when it was made; now it is free
         disclosure.cost = self._meter.nothing(path.tenant)
@@ -230,15 +227,13 @@ class Responder:
         await self._meter.record_unasked(record, path.tenant)
         yield ReplyEnd(usage=disclosure.usage, model=cached.model)
 
-    async def _fill_cache(
-        self, path: _Path, key: str | None, end: ReplyEnd, reply: ChatReply
-    ) -> None:
+    async def _fill_cache(self, path: _Path, key: str | None, end: ReplyEnd) -> None:
         decision, model = path.disclosure.decision, path.disclosure.model
         if key is None or path.turn.cache_mode == "read" or decision is None:
             return
         if model != decision.model:  # a fallback's answer is not the planned model's
             return
-        answer = CachedAnswer(reply.choices, end.usage or Usage(0, 0), model)
+        answer = CachedAnswer(path.disclosure.choices, end.usage or Usage(0, 0), model)
         try:
             await self._cache.put(
                 key, path.tenant.id, answer, path.policy.cache.ttl_s, path.turn.end_user
@@ -249,8 +244,9 @@ class Responder:
     # Steps 5 to 9: context, reservation, the user's item, the backend, the reply, the settlement.
 
     async def _answer(
-        self, path: _Path, decision: RoutingDecision, reply: ChatReply, key: str | None
+        self, path: _Path, decision: RoutingDecision, key: str | None
     ) -> AsyncGenerator[ReplyDelta | ReplyRestart | ReplyEnd, None]:
+        reply = ChatReply()
         models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
         first_call = await self._call(path, models[0])
         plan = Plan(models, first_call.input_tokens, lambda m: self._output_tokens(path, m))
@@ -260,8 +256,8 @@ class Responder:
             path.policy,
             path.disclosure,
             metered=metered,
-            prepare=partial(self._call, path),
-            on_first=partial(self._mark_served, path),
+            prepare=lambda model: self._call(path, model),
+            on_first=lambda model, waited_s: self._mark_served(path, model, waited_s),
             metrics=self._metrics,
         )
         is_complete = False
@@ -286,7 +282,8 @@ class Responder:
                 await asyncio.shield(self._background.keep(path.memory.append_partial(reply)))
             await metered.close("cancelled")
             self._observe(path)
-            self._background.keep(self._count_tokens(path))
+            if path.policy.limits.tokens_per_minute is not None:
+                self._background.keep(self._count_tokens(path))
 
     async def _conclude(
         self,
@@ -296,11 +293,11 @@ class Responder:
         end: ReplyEnd,
         key: str | None,
     ) -> None:
-        """Store the reply, settle and fill the cache; the last two wait for Redis together."""
+        """Store the reply, settle and fill the cache."""
+        path.disclosure.choices = reply.choices
         await path.memory.append_reply(reply)
-        filling = self._background.keep(self._fill_cache(path, key, end, reply))
         await metered.close("complete", end)
-        await filling
+        await self._fill_cache(path, key, end)
 
     async def _call(self, path: _Path, model: ServedModel) -> PreparedCall:
         turn, spec = path.turn, model.spec
@@ -357,7 +354,7 @@ class Responder:
 
     async def _count_tokens(self, path: _Path) -> None:
         usage = path.disclosure.usage
-        if usage is None or path.policy.limits.tokens_per_minute is None:
+        if usage is None:
             return
         try:
             await self._limiter.count_tokens(

@@ -58,6 +58,7 @@ async def serve_on(settings: Settings, listening: socket.socket) -> None:
             access_log=False,
             server_header=False,
             date_header=False,
+            proxy_headers=False,  # nothing here asks for the client's address or scheme
             timeout_graceful_shutdown=_DRAIN_S,
             timeout_keep_alive=75,
         )

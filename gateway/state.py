@@ -134,7 +134,7 @@ class GuardedRedis(Redis):
             raise reply
         return reply
 
-    def register_script(self, script: Any) -> AsyncScript:
+    def register_script(self, script: Any) -> Any:
         """Return a script to call; see redis.asyncio.Redis."""
         return GuardedScript(self, script)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -16,6 +17,7 @@ from prometheus_client.openmetrics.exposition import generate_latest
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _OVERHEAD = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25)
 log = logging.getLogger("turnwise")
+_M = TypeVar("_M", Counter, Histogram)
 
 
 def set_up_logging(level: str = "INFO") -> None:
@@ -23,6 +25,24 @@ def set_up_logging(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+class _Labelled(Generic[_M]):
+    """A metric by its labels; the children are remembered, since looking them up costs more.
+
+    `labels` values come from the configuration, so there are few.
+    """
+
+    def __init__(self, metric: _M) -> None:
+        self._metric: _M = metric
+        self._children: dict[tuple[str, ...], _M] = {}
+
+    def labels(self, *values: str) -> _M:
+        """Return the child with these label values."""
+        child = self._children.get(values)
+        if child is None:
+            child = self._children[values] = self._metric.labels(*values)
+        return child
 
 
 class Metrics:
@@ -35,31 +55,39 @@ class Metrics:
     def __init__(self, shared_folder: str | None = None) -> None:
         self._shared_folder = shared_folder
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "turnwise_http_requests",
-            "Requests by route and status.",
-            ["route", "status"],
-            registry=self.registry,
+        self.requests = _Labelled(
+            Counter(
+                "turnwise_http_requests",
+                "Requests by route and status.",
+                ["route", "status"],
+                registry=self.registry,
+            )
         )
-        self.duration = Histogram(
-            "gen_ai_server_request_duration_seconds",
-            "Time from request to last byte of a turn.",
-            ["gen_ai_request_model", "tier"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.duration = _Labelled(
+            Histogram(
+                "gen_ai_server_request_duration_seconds",
+                "Time from request to last byte of a turn.",
+                ["gen_ai_request_model", "tier"],
+                buckets=_SECONDS,
+                registry=self.registry,
+            )
         )
-        self.first_token = Histogram(
-            "gen_ai_server_time_to_first_token_seconds",
-            "Time from request to first token.",
-            ["gen_ai_request_model", "tier"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.first_token = _Labelled(
+            Histogram(
+                "gen_ai_server_time_to_first_token_seconds",
+                "Time from request to first token.",
+                ["gen_ai_request_model", "tier"],
+                buckets=_SECONDS,
+                registry=self.registry,
+            )
         )
-        self.tokens = Counter(
-            "gen_ai_client_token_usage",
-            "Tokens by kind.",
-            ["gen_ai_request_model", "gen_ai_token_type"],
-            registry=self.registry,
+        self.tokens = _Labelled(
+            Counter(
+                "gen_ai_client_token_usage",
+                "Tokens by kind.",
+                ["gen_ai_request_model", "gen_ai_token_type"],
+                registry=self.registry,
+            )
         )
         self.overhead = Histogram(
             "turnwise_overhead_seconds",
@@ -67,11 +95,13 @@ class Metrics:
             buckets=_OVERHEAD,
             registry=self.registry,
         )
-        self.decisions = Counter(
-            "turnwise_decisions",
-            "Routing decisions by tier and reason.",
-            ["tier", "reason"],
-            registry=self.registry,
+        self.decisions = _Labelled(
+            Counter(
+                "turnwise_decisions",
+                "Routing decisions by tier and reason.",
+                ["tier", "reason"],
+                registry=self.registry,
+            )
         )
         self.degraded = Counter(
             "turnwise_degraded",
@@ -79,11 +109,13 @@ class Metrics:
             ["part"],
             registry=self.registry,
         )
-        self.attempts = Counter(
-            "turnwise_attempts",
-            "Upstream attempts by model and outcome.",
-            ["model", "status"],
-            registry=self.registry,
+        self.attempts = _Labelled(
+            Counter(
+                "turnwise_attempts",
+                "Upstream attempts by model and outcome.",
+                ["model", "status"],
+                registry=self.registry,
+            )
         )
         self.in_flight = Gauge(
             "turnwise_turns_in_flight",

@@ -107,11 +107,11 @@ class ChatEndpoint:
         try:
             with self._responder.in_flight():
                 events = await self._responder.respond(turn, principal, answer.disclosure)
-            async with aclosing(events):
-                if turn.is_stream:
-                    outcome = await answer.stream(events, turn.include_usage, claim is not None)
-                else:
-                    outcome = await answer.collect(events)
+                async with aclosing(events):
+                    if turn.is_stream:
+                        outcome = await answer.stream(events, turn.include_usage, claim is not None)
+                    else:
+                        outcome = await answer.collect(events)
         finally:
             if claim is not None:
                 await self._conclude(claim, outcome, answer.disclosure)

@@ -6,7 +6,6 @@ Source: OpenAI API reference, "The chat completion object".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from gateway.turn import Disclosure
@@ -34,12 +33,24 @@ def usage_to_wire(usage: Usage, cost: Cost | None) -> dict[str, Any]:
     }
 
 
-class ChatReply:
-    """Collects a reply into OpenAI's chat.completion object."""
+def completion_to_wire(disclosure: Disclosure) -> dict[str, Any]:
+    """Return OpenAI's chat.completion object of a finished answer."""
+    usage = disclosure.usage
+    return {
+        "id": disclosure.request_id.replace("req_", "chatcmpl-", 1),
+        "object": "chat.completion",
+        "created": int(disclosure.started_at.timestamp()),
+        "model": disclosure.model,
+        "choices": disclosure.choices,
+        "usage": usage_to_wire(usage, disclosure.cost) if usage else None,
+        "turnwise": disclosure.to_wire(),
+    }
 
-    def __init__(self, request_id: str, created_at: datetime) -> None:
-        self._id = request_id.replace("req_", "chatcmpl-", 1)
-        self._created = int(created_at.timestamp())
+
+class ChatReply:
+    """Collects the deltas of a reply into OpenAI's choices."""
+
+    def __init__(self) -> None:
         self._choices: dict[int, dict[str, Any]] = {}
 
     def add(self, delta: Any) -> None:
@@ -74,19 +85,6 @@ class ChatReply:
     def choices(self) -> list[dict[str, Any]]:
         """The choices so far, in order of their index, as OpenAI spells them."""
         return [self._choices[index] for index in sorted(self._choices)]
-
-    def to_wire(self, disclosure: Disclosure) -> dict[str, Any]:
-        """Return the whole chat.completion object."""
-        usage = disclosure.usage
-        return {
-            "id": self._id,
-            "object": "chat.completion",
-            "created": self._created,
-            "model": disclosure.model,
-            "choices": self.choices,
-            "usage": usage_to_wire(usage, disclosure.cost) if usage else None,
-            "turnwise": disclosure.to_wire(),
-        }
 
 
 def merge_field(message: dict[str, Any], name: str, value: Any) -> None:

@@ -1,4 +1,3 @@
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import orjson
@@ -9,7 +8,6 @@ from gateway.errors import RequestError
 from gateway.wire.chat import parse_chat
 from gateway.wire.reply import ChatReply
 
-NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 HELLO = {"role": "user", "content": "hello"}
 
 
@@ -139,7 +137,7 @@ def test_a_cost_cap_is_a_sum_of_money(text):
 
 
 def test_a_reply_joins_text_and_tool_calls_by_index():
-    reply = ChatReply("req_1", NOON)
+    reply = ChatReply()
     for piece in ("Hel", "lo"):
         reply.add(ReplyDelta(content=piece))
     for piece in ('{"a"', ": 1}"):
