@@ -45,7 +45,9 @@ class EngineConfig:
         step_tokens: tokens of one step, decoding first; the rest goes to prompts in chunks.
         default_reply_tokens: a reply's bound where the request names none.
         reuse_prefixes: keep finished pages for prompts that begin alike, within one scope.
-        draft_tokens: tokens guessed by prompt lookup and verified in one pass; 0 = off.
+        draft_tokens: most tokens guessed at once and verified in one pass; 0 = off.
+        draft_model: a smaller model that guesses, with the same vocabulary; None looks up what
+            followed the same words before.
         draft_until_running: no guessing once more sequences than this are running.
         scope_share: of slots and pages, what one scope may hold at once; the rest stays open
             for others, which is what keeps their first token quick.
@@ -65,7 +67,8 @@ class EngineConfig:
     step_tokens: int = 256
     default_reply_tokens: int = 1024
     reuse_prefixes: bool = True
-    draft_tokens: int = 0
+    draft_tokens: int = 7
+    draft_model: str | None = None
     draft_until_running: int = 2
     scope_share: float = 0.75
     queue_wait_s: float = 120.0

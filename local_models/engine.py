@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from local_models.config import EngineConfig
+from local_models.draft_model import DraftModel
 from local_models.errors import ModelRefused, RequestRefused
 from local_models.kv_blocks import PagePool
 from local_models.model import Model
@@ -26,7 +27,9 @@ from local_models.shape import ModelShape, load_shape
 from local_models.speculate import draft_by_lookup
 from local_models.stats import EngineStats
 from local_models.store import find_model
-from local_models.weights import Weights, load_weights
+from local_models.weights import load_weights
+
+Draft = Callable[[Sequence, int], tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,7 @@ class Engine:
         self,
         config: EngineConfig,
         model: Executor,
+        draft: Draft = draft_by_lookup,
         *,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -60,7 +64,7 @@ class Engine:
         self._clock_s = clock_s
         self._ids = itertools.count(1)
         self.pool = PagePool(page_count(config, shape, self.context_tokens), config.page_tokens)
-        self.scheduler = Scheduler(config, self.pool, draft_by_lookup)
+        self.scheduler = Scheduler(config, self.pool, draft)
         self._runner = Runner(model, config, self.pool.n_pages)
         self._ended: list[Event] = []
         target_ms = config.target_ttft_ms
@@ -206,14 +210,24 @@ def load_engine(config: EngineConfig, *, clock_s: Callable[[], float] = time.mon
         ModelRefused: one clear line on why it cannot be served.
     """
     torch.set_num_threads(config.n_threads)
-    folder = find_model(config.model)
+    model = _load_model(config, config.model)
+    if config.draft_model is None or not config.draft_tokens:
+        return Engine(config, model, clock_s=clock_s)
+    small = _load_model(config, config.draft_model)
+    if small.shape.vocabulary != model.shape.vocabulary:
+        raise ModelRefused(
+            f"The draft model knows {small.shape.vocabulary} tokens and the model "
+            f"{model.shape.vocabulary}; both must have the same vocabulary."
+        )
+    draft = DraftModel(small, config.draft_until_running, config.page_tokens)
+    return Engine(config, model, draft, clock_s=clock_s)
+
+
+def _load_model(config: EngineConfig, name: str) -> Executor:
+    """Return the C decoder where it can serve, else the torch one."""
+    folder = find_model(name)
     shape = load_shape(folder)
     weights = load_weights(folder, config.quantize)
-    return Engine(config, _executor(config, shape, weights), clock_s=clock_s)
-
-
-def _executor(config: EngineConfig, shape: ModelShape, weights: Weights) -> Executor:
-    """Return the C decoder where it can serve, else the torch one."""
     if config.quantize != "none" and can_serve(shape, config.page_tokens):
         library = build_library()
         if library is not None:

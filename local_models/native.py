@@ -21,11 +21,11 @@ import torch
 
 from local_models.attention import Span
 from local_models.shape import ModelShape
-from local_models.weights import Weights
+from local_models.weights import INT4_GROUP, Weights, quantize_groups
 
 log = logging.getLogger(__name__)
 
-LANES, GROUP = 16, 32
+LANES, GROUP = 16, INT4_GROUP
 _SOURCE = Path(__file__).with_name("native.c")
 _FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC"]
 _BUILD_S = 120
@@ -247,11 +247,8 @@ class NativeModel:
         rows, columns = weight.shape
         padded = _padded(weight)
         blocks = padded.shape[0] // LANES
-        groups = padded.view(padded.shape[0], -1, GROUP)
-        low, high = groups.amin(dim=-1), groups.amax(dim=-1)
-        scale = ((high - low) / 15).clamp(min=1e-12)
-        codes = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15)
-        pairs = codes.to(torch.uint8).view(blocks, LANES, -1, 2, 4).permute(0, 2, 3, 1, 4)
+        codes, scale, low = quantize_groups(padded)
+        pairs = codes.view(blocks, LANES, -1, 2, 4).permute(0, 2, 3, 1, 4)
         packed = pairs[:, :, 0] | (pairs[:, :, 1] << 4)
 
         def by_block(values: torch.Tensor) -> int:

@@ -17,6 +17,7 @@ from local_models.sampling import Sampler
 from local_models.scheduler import Work
 from local_models.sequence import Finish, TokenLogprobs
 from local_models.shape import ModelShape
+from local_models.speculate import next_guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,9 @@ class Runner:
             if finish is not None or at >= len(work.drafts) or work.drafts[at] != token:
                 break
         n_accepted = len(tokens) - 1
-        sequence.n_drafted += len(work.drafts)
-        sequence.n_accepted += n_accepted
+        if work.drafts:
+            sequence.n_drafted += len(work.drafts)
+            sequence.n_accepted += n_accepted
+            all_right = n_accepted == len(work.drafts)
+            sequence.n_guess = next_guess(sequence.n_guess, all_right=all_right)
         return Chosen(tuple(tokens), tuple(logprobs), finish, n_accepted)

@@ -170,7 +170,7 @@ class Scheduler:
         is_quiet = len(self.running) <= self.config.draft_until_running
         if self._draft is not None and self.config.draft_tokens and is_quiet:
             room = sequence.max_tokens - len(sequence.tokens) - 1
-            n_drafts = min(self.config.draft_tokens, room)
+            n_drafts = min(self.config.draft_tokens, room, sequence.n_guess)
             drafts = self._draft(sequence, n_drafts) if n_drafts > 0 else ()
         return Work(sequence, sequence.n_computed, 1, True, drafts)
 

@@ -116,6 +116,7 @@ class Sequence:
     first_token_s: float | None = None
     last_token_s: float | None = None
     n_preempted: int = 0
+    n_guess: int = 3
     n_drafted: int = 0
     n_accepted: int = 0
     finish: Finish | None = None

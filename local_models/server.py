@@ -158,6 +158,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--step-tokens", type=int, default=_DEFAULTS.step_tokens)
     parser.add_argument("--kv-memory-mb", type=int, default=_DEFAULTS.kv_memory_bytes >> 20)
     parser.add_argument("--draft-tokens", type=int, default=_DEFAULTS.draft_tokens)
+    parser.add_argument("--draft-model", help="a smaller model of the same vocabulary")
     parser.add_argument("--target-ttft-ms", type=float)
     return parser.parse_args(arguments)
 
@@ -177,6 +178,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
         max_queued=options.max_queued,
         step_tokens=options.step_tokens,
         draft_tokens=options.draft_tokens,
+        draft_model=options.draft_model,
         target_ttft_ms=options.target_ttft_ms,
         n_threads=options.threads,
     )

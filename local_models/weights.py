@@ -71,10 +71,7 @@ class Int4Linear:
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
         rows, columns = weight.shape
-        groups = weight.float().view(rows, columns // INT4_GROUP, INT4_GROUP)
-        low, high = groups.amin(dim=-1), groups.amax(dim=-1)
-        scale = ((high - low) / 15).clamp(min=1e-8)
-        codes = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15)
+        codes, scale, low = quantize_groups(weight)
         self.bias = bias
         self._packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(
             codes.view(rows, columns).to(torch.int32), 1
@@ -131,6 +128,10 @@ class Weights:
             part = self._take(name)
             if part.dtype == torch.int8:
                 part = part.float() * self._take(f"{name}_scale").float()[:, None]
+            elif part.dtype == torch.uint8:
+                scale, low = self._take(f"{name}_scale"), self._take(f"{name}_low")
+                codes = unpack_codes(part).view(*scale.shape, INT4_GROUP).float()
+                part = (codes * scale.float()[..., None] + low.float()[..., None]).flatten(1)
             parts.append(part.float())
         return torch.cat(parts)
 
@@ -158,8 +159,38 @@ def quantize_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
+def quantize_groups(
+    weight: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return a float matrix in groups of 32 columns: codes, scales and lowest values.
+
+    uint8 [rows, columns] from 0 to 15, float32 [rows, groups], float32 [rows, groups]; a weight is
+    about code * scale + low.
+    """
+    groups = weight.float().view(weight.shape[0], -1, INT4_GROUP)
+    low, high = groups.amin(dim=-1), groups.amax(dim=-1)
+    scale = ((high - low) / 15).clamp(min=1e-8)
+    codes = ((groups - low[..., None]) / scale[..., None]).round().clamp(0, 15)
+    return codes.to(torch.uint8).flatten(1), scale, low
+
+
+def pack_codes(codes: torch.Tensor) -> torch.Tensor:
+    """Return 4-bit codes uint8 [rows, columns] two to a byte: uint8 [rows, columns / 2]."""
+    return codes[:, ::2] | (codes[:, 1::2] << 4)
+
+
+def unpack_codes(packed: torch.Tensor) -> torch.Tensor:
+    """Return the codes that `pack_codes` packed."""
+    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)
+
+
 def load_weights(folder: Path, quantize: Quantize) -> Weights:
-    """Return the weights of a folder: one safetensors file, or the shards its index names.
+    """Return the weights of a folder, ready to be handed out; raises as `load_tensors`."""
+    return Weights(load_tensors(folder), quantize)
+
+
+def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a folder: one safetensors file, or the shards its index names.
 
     Raises:
         ModelRefused: no safetensors there, or a file that is cut or garbled.
@@ -176,4 +207,4 @@ def load_weights(folder: Path, quantize: Quantize) -> Weights:
             tensors |= load_file(file)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelRefused(f"The weights in {folder} cannot be read: {error}.") from error
-    return Weights(tensors, quantize)
+    return tensors

@@ -41,6 +41,16 @@ def bench(context: typer.Context) -> None:
     _run_module("local_models.bench", ["--help"] if is_help else list(context.args))
 
 
+@app.command()
+def quantize(
+    model: Annotated[str, typer.Argument(help="A model folder or a hub id.")],
+    out: Annotated[str, typer.Argument(help="The new folder.")],
+    bits: Annotated[int, typer.Option(help="8 or 4.")] = 8,
+) -> None:
+    """Write a model's folder with its weights in 8 or 4 bits, for `--model FOLDER` to read."""
+    _run_module("local_models.quantize", [model, out, "--bits", str(bits)])
+
+
 def _run_module(name: str, arguments: list[str]) -> None:
     """Run a module's command line in this process, so that signals reach it directly."""
     import runpy

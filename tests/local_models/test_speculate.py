@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from local_models.sequence import SamplingParams, Sequence
-from local_models.speculate import draft_by_lookup
+from local_models.speculate import draft_by_lookup, next_guess
 
 
 def sequence_of(*tokens: int) -> Sequence:
@@ -32,3 +32,12 @@ def test_a_sequence_whose_drafts_fail_is_left_alone():
     sequence = sequence_of(1, 2, 3, 1, 2)
     sequence.n_drafted, sequence.n_accepted = 20, 2
     assert draft_by_lookup(sequence, 2) == ()
+
+
+def test_a_text_that_repeats_itself_is_guessed_further():
+    assert draft_by_lookup(sequence_of(5, 1, 2, 1, 2), 5) == (1, 2, 1, 2, 1)
+
+
+def test_a_guess_that_was_all_right_doubles_the_next():
+    assert next_guess(3, all_right=True) == 7
+    assert next_guess(7, all_right=False) == 3
