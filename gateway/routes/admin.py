@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 from zoneinfo import available_timezones
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
@@ -102,6 +102,27 @@ async def delete_tenant(wired: Wired, tenant_id: str) -> JSONResponse:
     if not await wired.tenants.delete_tenant(tenant_id):
         raise _not_found("tenant", tenant_id)
     return JSONResponse({"id": tenant_id, "object": "tenant.deleted", "deleted": True})
+
+
+@router.delete("/tenants/{tenant_id}/end-users/{end_user:path}")
+async def erase_end_user(
+    wired: Wired,
+    tenant_id: str,
+    end_user: Annotated[str, Path(min_length=1, max_length=256)],
+) -> JSONResponse:
+    """Erase an end user and return what went; erasing again is harmless and may find more."""
+    await existing_tenant(wired, tenant_id)
+    erased = await wired.eraser.end_user(tenant_id, end_user)
+    return JSONResponse(
+        {
+            "object": "end_user.erased",
+            "end_user": end_user,
+            "conversations": list(erased.conversations),
+            "answers": erased.n_answers,
+            "turns": erased.n_turns,
+            "attempts": erased.n_attempts,
+        }
+    )
 
 
 @router.get("/tenants/{tenant_id}/keys")

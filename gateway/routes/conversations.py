@@ -17,6 +17,7 @@ from gateway.errors import RequestError
 from gateway.front import SLASH_IN_NAME
 from gateway.models import counter_of
 from gateway.routes.dependencies import Wired, require
+from gateway.services import Services
 from gateway.wire.chat import ChatMessage
 from memory.conversation import Conversation, Item, Message, message_from_wire
 from memory.errors import ConversationNotFound
@@ -65,9 +66,15 @@ class UpdateBody(_Body):
 
 
 class ItemsBody(_Body):
-    """Items to append, all of them or none."""
+    """Items to append, all of them or none.
+
+    `parent` is the item that the first one follows, where that is not the newest (an edited or
+    regenerated message); `expected_tip` the newest item as the caller knows it, "" for none.
+    """
 
     items: Annotated[list[NewItem], Field(min_length=1, max_length=1000)]
+    parent: str | None = None
+    expected_tip: str | None = None
 
 
 class ContextBody(_Body):
@@ -101,6 +108,7 @@ async def create(wired: Wired, principal: Caller, body: CreateBody | None = None
         body.id,
         metadata=body.metadata,
         messages=[_draft(item) for item in body.items or ()],
+        retention_s=_retention_s(wired, principal),
     )
     return JSONResponse(conversation_to_wire(conversation))
 
@@ -142,11 +150,14 @@ async def append(
     idempotency_key: Annotated[str | None, Header()] = None,
 ) -> JSONResponse:
     """Append items; the same Idempotency-Key does it once."""
-    items = await wired.memory.post(
-        principal.tenant.id,
-        conversation_id,
+    opened = await wired.memory.open(principal.tenant.id, conversation_id)
+    items = await wired.memory.append(
+        opened,
         [_draft(item) for item in body.items],
         idempotency_key=idempotency_key,
+        expected_tip=body.expected_tip,
+        parent=body.parent,
+        retention_s=_retention_s(wired, principal),
     )
     return JSONResponse(_list_to_wire(items, has_more=False))
 
@@ -238,6 +249,13 @@ def item_to_wire(item: Item) -> dict[str, Any]:
         "metadata": dict(item.metadata),
         "created_at": int(item.created_at.timestamp()),
     }
+
+
+def _retention_s(wired: Services, principal: Principal) -> float | None:
+    """Return after how much silence the tenant's policy lets a conversation expire."""
+    tenant = principal.tenant
+    days = wired.policies.policy_of(tenant.id, tenant.policy).memory.retention_days
+    return days * 86_400.0 if days else None
 
 
 def _list_to_wire(items: list[Item] | tuple[Item, ...], *, has_more: bool) -> dict[str, Any]:
