@@ -1,14 +1,12 @@
 """What the score is worth on sources it has not seen: fit without them, score them, compare.
 
-Owns which sets leave together and what is kept of each turn. `report.py` makes figures of that,
-so that a table can be made again without fitting.
+Owns which sets leave together. `report.py` makes figures of what comes out, so that a table can be
+made again without fitting.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from memory.conversation import Message
 from router.curves import Outcomes
 from router.dataset import Example, read_examples, read_phrases
 from router.features import turn_text_of
+from router.judged import Judged
 from router.network import Weights, forward
 from router.targets import failures
 from router.teacher import load_teacher
@@ -32,35 +31,9 @@ KIN: Mapping[str, tuple[str, ...]] = {
     "code": ("mbpp", "human_eval", "zeroeval_crux"),
     "rare facts": ("trivia_qa", "natural_qa"),
 }
-FORMATS: Mapping[str, tuple[str, ...]] = {
-    "multiple choice": (
-        *("mmlu_pro", "gpqa", "openbook_qa", "commonsense_qa", "arc_challenge", "mmlu"),
-    ),
-    "worked maths": ("gsm8k", "math", "zeroeval_math-l5"),
-    "code": ("mbpp", "human_eval", "zeroeval_crux"),
-    "short facts": ("trivia_qa", "natural_qa"),
-}
-SCORES_FILE = "scores.jsonl"
 # A fit reports its epochs and its heads; about this many lines make a whole fold.
 _LINES_OF_A_FIT = 8
 Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """One turn of a set that the scoring model has not seen, and how two models did on it.
-
-    `weak` is the mean of the set's middling models, `strong` its best one, 0 to 1; `row` counts
-    the turns of a set as they stand in the data folder.
-    """
-
-    source: str
-    row: int
-    language: str
-    n_chars: int
-    score: float
-    weak: float
-    strong: float
 
 
 def evaluate(
@@ -139,21 +112,3 @@ def score_of(weights: Weights, vocabulary: Vocabulary, text: str) -> float:
     """Return the score of a lone turn by the reference network."""
     read = turn_text_of([Message("user", text)])
     return float(forward(weights, vocabulary.ids_of(words_of(read.current)), read.facts)[0])
-
-
-def write_judged(judged: Iterable[Judged], path: Path) -> None:
-    """Write one JSON line for each turn."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(json.dumps(asdict(turn)) + "\n" for turn in judged), "utf-8")
-
-
-def read_judged(path: Path) -> list[Judged]:
-    """Return what `write_judged` wrote.
-
-    Raises:
-        FileNotFoundError, ValueError: it is not there, or is something else.
-    """
-    try:
-        return [Judged(**json.loads(line)) for line in path.read_text("utf-8").splitlines()]
-    except TypeError as error:
-        raise ValueError(f"{path} holds no scored turns: {error}") from error

@@ -23,20 +23,10 @@ from router.curves import (
     recovered,
     shuffled_quality,
 )
-from router.evaluate import FORMATS, SCORES_FILE, Judged, write_judged
+from router.judged import FORMATS, SCORES_FILE, Judged, JudgedSet, sets_of, write_judged
 from router.network import Floats
 
 MEAN = "mean of the sets"
-
-
-@dataclass(frozen=True, slots=True)
-class JudgedSet:
-    """The turns of one set as arrays [turns]."""
-
-    name: str
-    scores: Floats
-    lengths: Floats
-    outcomes: Outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +51,6 @@ class Row:
 
 
 _FIGURES = ("apgr", "length", "gain", "always_small", "always_strong", "half")
-
-
-def sets_of(judged: Sequence[Judged]) -> list[JudgedSet]:
-    """Return the sets in the order in which they were scored.
-
-    A set whose best model is no better than its middling ones has no gap to recover, and is left
-    out.
-    """
-    by_source: dict[str, list[Judged]] = {}
-    for turn in judged:
-        by_source.setdefault(turn.source, []).append(turn)
-    sets = []
-    for source, turns in by_source.items():
-        outcomes = Outcomes(
-            np.array([turn.weak for turn in turns], np.float32),
-            np.array([turn.strong for turn in turns], np.float32),
-        )
-        if (outcomes.strong - outcomes.weak).sum() > 0:
-            scores = np.array([turn.score for turn in turns], np.float32)
-            lengths = np.array([turn.n_chars for turn in turns], np.float32)
-            sets.append(JudgedSet(source, scores, lengths, outcomes))
-    return sets
 
 
 def rows_of(judged: Sequence[Judged], *, seed: int = 0) -> dict[str, Row]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from memory.conversation import Message
     from router.classifier import OnnxClassifier
     from router.decision import RoutingDecision
+    from router.judged import JudgedSet
     from router.labels import Prediction
 
 app = typer.Typer(help="Score, train, evaluate and calibrate the router.", no_args_is_help=True)
@@ -119,7 +120,7 @@ def evaluate(
     """Measure the classifier on sources it has not seen, beside controls; fits once per fold."""
     from router.classifier import MODEL_FOLDER
     from router.evaluate import evaluate as evaluate_model
-    from router.evaluate import read_judged
+    from router.judged import read_judged
     from router.report import markdown_of, write_report
 
     if (data is None) == (scores is None):
@@ -172,52 +173,65 @@ def _require_folder(folder: Path) -> None:
 @app.command()
 def calibrate(
     strong_share: Annotated[
-        float | None, typer.Option(help="Share of turns for the strong tier; needs --in.")
+        float | None, typer.Option(help="Cost target: share of turns for the strong tier.")
     ] = None,
     quality: Annotated[
         float | None,
-        typer.Option(help="Share of the gap between weak and strong; needs --data, --source."),
+        typer.Option(help="Quality target: share of the gap between weak and strong; --scores."),
     ] = None,
     source: Annotated[
         Path | None, typer.Option("--in", help="Your own traffic: JSON lines with messages.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The data folder.")] = None,
-    name: Annotated[str, typer.Option("--source", help="A set of the data folder.")] = "gsm8k",
+    scores: Annotated[
+        Path | None, typer.Option(help="scores.jsonl of `turnwise router evaluate`.")
+    ] = None,
+    tier: Annotated[str, typer.Option(help="The tier above the threshold.")] = "strong",
     as_json: JsonFlag = False,
 ) -> None:
-    """Choose a policy's threshold for a cost target (a share) or a quality target."""
+    """Choose a policy's threshold for a cost or a quality target, and print its YAML lines.
+
+    With --scores each figure is of a set that took no part: neither in the fit that scored it nor
+    in the choice of the threshold.
+    """
     from router import calibrate as calibration
 
+    if (strong_share is None) == (quality is None) or (source is None) == (scores is None):
+        raise CommandFailed("give a target and what to choose on: --in or --scores", code=2)
+    if quality is not None and scores is None:
+        raise CommandFailed("a quality target needs outcomes: give --scores", code=2)
+    aim: calibration.Aim = "quality" if quality is not None else "strong_share"
+    effects: dict[str, calibration.Effect] = {}
     try:
-        if strong_share is not None and quality is None and source is not None:
-            scores = calibration.scores_of_file(source, _classifier())
-            threshold = calibration.threshold_for_share(scores, strong_share)
-        elif quality is not None and strong_share is None and data is not None:
-            threshold = _threshold_for_quality(data, name, quality)
+        target = calibration.Target(aim, quality if quality is not None else strong_share or 0.0)
+        if source is not None:
+            own = calibration.scores_of_file(source, _classifier())
+            threshold = calibration.threshold_for_share(own, target.value)
         else:
-            raise CommandFailed("give --strong-share with --in, or --quality with --data", code=2)
-    except ValueError as error:
+            sets = _judged_sets(scores)
+            threshold = calibration.threshold_for(sets, target)
+            effects = calibration.effects_unseen(sets, target)
+    except (OSError, ValueError) as error:
         raise CommandFailed(str(error), code=2) from error
     if as_json:
-        say_json({"threshold": threshold})
-    else:
-        say(f"thresholds: {{strong: {threshold}}}")
+        unseen = {name: asdict(effect) for name, effect in effects.items()}
+        say_json({"thresholds": {tier: threshold}, "unseen": unseen})
+        return
+    if effects:
+        say("# On each set, by a threshold chosen on the others; a coin recovers the strong share.")
+        say(f"# {'set':18} threshold  strong share  gap recovered  quality")
+        for name, effect in effects.items():
+            say(
+                f"# {name:18} {effect.threshold:9.4f} {effect.strong_share:13.3f}"
+                f" {effect.recovered:14.3f} {effect.quality:8.3f}"
+            )
+    say(calibration.policy_lines({tier: threshold}))
 
 
-def _threshold_for_quality(data: Path, name: str, quality: float) -> float:
-    import numpy as np
+def _judged_sets(path: Path | None) -> list[JudgedSet]:
+    from router.judged import read_judged, sets_of
 
-    from memory.conversation import Message
-    from router.calibrate import threshold_for_quality
-    from router.dataset import read_examples
-    from router.evaluate import outcomes_of
-
-    members = [each for each in read_examples(data) if each.source == name and each.scores]
-    if not members:
-        raise CommandFailed(f"{data} has no set {name!r} with outcomes", code=2)
-    classifier = _classifier()
-    scores = [classifier.predict([Message("user", each.text)]).score for each in members]
-    return threshold_for_quality(np.asarray(scores), outcomes_of(members), quality)
+    assert path is not None  # the command has asked for one of two
+    return sets_of(read_judged(path))
 
 
 def _classifier() -> OnnxClassifier:

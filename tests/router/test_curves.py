@@ -1,11 +1,10 @@
-"""Curves and thresholds on cases that a human can check."""
+"""Curves on cases that a human can check."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from router.calibrate import threshold_for_quality, threshold_for_share
 from router.curves import Outcomes, apgr, apgr_interval, quality_at, recovered, shuffled_quality
 
 WEAK = np.array([1, 1, 0, 0], np.float32)
@@ -39,20 +38,3 @@ def test_shuffled_decisions_cost_the_same_and_give_less():
     is_strong = PERFECT > 0.5
     assert quality_at(is_strong, OUTCOMES) == 1.0
     assert shuffled_quality(is_strong, OUTCOMES).value == pytest.approx(0.75, abs=0.05)
-
-
-def test_a_threshold_sends_the_asked_share_to_the_strong_tier():
-    scores = np.linspace(0, 1, 101)
-    threshold = threshold_for_share(scores.tolist(), 0.2)
-    assert (scores >= threshold).mean() == pytest.approx(0.2, abs=0.01)
-
-
-def test_a_threshold_for_quality_is_the_highest_that_recovers_enough():
-    assert threshold_for_quality(PERFECT, OUTCOMES, 0.5) == pytest.approx(0.9)
-    assert threshold_for_quality(PERFECT, OUTCOMES, 1.0) == pytest.approx(0.8)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
-def test_a_share_that_is_none_is_refused(share):
-    with pytest.raises(ValueError):
-        threshold_for_share([0.5], share)

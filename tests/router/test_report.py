@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from router.evaluate import Judged, read_judged, write_judged
-from router.report import MEAN, markdown_of, rows_of, sets_of, write_report
+from router.judged import Judged, read_judged, sets_of, write_judged
+from router.report import MEAN, markdown_of, rows_of, write_report
 
 
 def turns(source: str, *, is_right: bool, n: int = 40) -> list[Judged]:
