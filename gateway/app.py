@@ -38,7 +38,7 @@ from gateway.meter import Meter
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
 from gateway.responder import Responder
-from gateway.routes import admin, conversations, costs, pages, system, turns
+from gateway.routes import admin, conversations, costs, dashboard, pages, system, turns
 from gateway.routes.chat import ChatEndpoint
 from gateway.services import Services
 from gateway.settings import Settings, shared_metrics_folder
@@ -109,6 +109,7 @@ def build_app(services: Services) -> Front:
         conversations.router,
         admin.router,
         pages.router,
+        dashboard.router,
     ):
         app.include_router(router)
     for kind in (*EXPECTED_ERRORS, Exception):  # the last is raised on, and logged by the front

@@ -67,8 +67,10 @@ def duration(ms: float | None) -> str:
     return f"{ms:.{2 if ms < 1 else 1 if ms < 10 else 0}f}{_NARROW}ms"
 
 
-def day(moment: date, *, year: bool = False) -> str:
-    """Return a day: Mon 23 Nov, or Mon 23 Nov 2026."""
+def day(moment: date | str, *, year: bool = False) -> str:
+    """Return a day, given as such or as YYYY-MM-DD: Mon 23 Nov, or Mon 23 Nov 2026."""
+    if isinstance(moment, str):
+        moment = date.fromisoformat(moment)
     return f"{moment:%a} {moment.day} {moment:%b}" + (f" {moment.year}" if year else "")
 
 

@@ -1,146 +1,135 @@
-// The page of costs: GET /v1/budget and GET /v1/costs for the key of this tab, in real tables.
+// Draws each chart from the table beside it, and shows how far an export is.
 "use strict";
 
-const byId = (id) => document.getElementById(id);
+const charts = new Map(); // figure -> uPlot
 
-// Both days are included. Left empty, the API takes this month as the tenant's time zone has it:
-// only the server knows which day it is there.
-function query(groups) {
-  const values = { group_by: groups };
-  for (const name of ["from", "to", "currency", "tz"]) {
-    if (byId(name).value.trim()) values[name] = byId(name).value.trim();
+function css(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+// A day stands at its noon UTC, so that no zone moves it to its neighbour.
+function moment(text) {
+  return Date.parse(text.length === 10 ? text + "T12:00:00Z" : text) / 1000;
+}
+
+function columns(table) {
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...table.tBodies[0].rows];
+  const series = heads.map((head, at) => ({ at, label: head.textContent, kind: head.dataset.series })).filter((one) => one.kind);
+  const xs = rows.map((row) => moment(row.cells[0].dataset.x));
+  const ys = series.map((one) => rows.map((row) => {
+    const value = row.cells[one.at].dataset.y;
+    return value === undefined || value === "" ? null : Number(value);
+  }));
+  return { rows, series, data: [xs, ...ys] };
+}
+
+const strokes = { bars: "--bar", line: "--bar", second: "--base", limit: "--bad", dashed: "--base" };
+
+function lineOf(one) {
+  const stroke = css(strokes[one.kind]);
+  if (one.kind === "bars") {
+    return { label: one.label, stroke, fill: stroke, width: 0, points: { show: false }, paths: uPlot.paths.bars({ size: [0.68, 34], radius: 0.12 }) };
   }
-  return new URLSearchParams(values);
+  return { label: one.label, stroke, width: one.kind === "line" ? 2 : 1.5, dash: one.kind === "dashed" || one.kind === "limit" ? [5, 4] : [], points: { show: false }, spanGaps: true };
 }
 
-function dayIn(moment, timeZone) {
-  return new Intl.DateTimeFormat("en-CA", { timeZone }).format(moment);
+function amount(value, figure) {
+  const { currency, unit } = figure.dataset;
+  if (!currency) return new Intl.NumberFormat("en", { maximumSignificantDigits: 3 }).format(value) + (unit ? " " + unit : "");
+  return new Intl.NumberFormat(currency === "INR" ? "en-IN" : "en-US", { style: "currency", currency, maximumSignificantDigits: 3, notation: Math.abs(value) >= 1e5 ? "compact" : "standard" }).format(value);
 }
 
-function showRange(costs) {
-  byId("from").value = dayIn(new Date(costs.from), costs.tz);
-  byId("to").value = dayIn(new Date(new Date(costs.to).getTime() - 1), costs.tz);
+function dayName(seconds) {
+  return new Date(seconds * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
 }
 
-const TABLES = [
-  { title: "By day", groups: ["day"] },
-  { title: "By tier and model", groups: ["tier", "model"] },
-];
-
-async function show() {
-  if (!keyInUse()) return;
-  byId("state").textContent = "Reading…";
-  byId("loud").replaceChildren();
-  try {
-    const [budget, ...costs] = await Promise.all([
-      callJson("v1/budget").catch((error) => ({ error })),
-      ...TABLES.map((table) => callJson(`v1/costs?${query(table.groups.join(","))}`)),
-    ]);
-    const first = costs[0];
-    showRange(first);
-    byId("state").textContent = state(first);
-    byId("loud").replaceChildren(...loud(first, budget));
-    byId("figures").replaceChildren(...figures(first, budget));
-    byId("tables").replaceChildren(...TABLES.map((table, index) => costsTable(table, costs[index])));
-  } catch (error) {
-    byId("state").textContent = "";
-    byId("figures").replaceChildren();
-    byId("tables").replaceChildren();
-    byId("loud").replaceChildren(problem(error));
+function draw(figure) {
+  const table = figure.querySelector("table[data-plot]");
+  const place = figure.querySelector(".plot");
+  const { rows, series, data } = columns(table);
+  if (charts.has(figure)) charts.get(figure).destroy();
+  let readout = figure.querySelector(".readout");
+  if (!readout) {
+    readout = document.createElement("span");
+    readout.className = "readout";
+    readout.setAttribute("aria-hidden", "true");
+    place.before(readout);
   }
+  const axis = { stroke: css("--soft"), font: "12px system-ui, sans-serif", ticks: { show: false } };
+  const few = place.clientWidth < 560;
+  charts.set(figure, new uPlot({
+    width: place.clientWidth,
+    height: few ? 190 : 230,
+    padding: [8, 4, 0, 0],
+    tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
+    legend: { show: false },
+    cursor: { points: { show: false }, y: false, drag: { x: false, y: false } },
+    scales: { y: { range: (plot, low, high) => [0, (high || 1) * 1.06] } },
+    axes: [
+      { ...axis, grid: { show: false }, space: few ? 60 : 70, values: (plot, ticks) => ticks.map(dayName) },
+      { ...axis, size: 68, space: 44, grid: { stroke: css("--line"), width: 1 }, values: (plot, ticks) => ticks.map((tick) => amount(tick, figure)) },
+    ],
+    series: [{}, ...series.map(lineOf)],
+    hooks: {
+      setCursor: [(plot) => {
+        const at = plot.cursor.idx;
+        readout.textContent = at === null || at === undefined ? ""
+          : [rows[at].cells[0].textContent.trim(), ...series.map((one) => `${one.label} ${rows[at].cells[one.at].textContent.trim()}`)].join(" · ");
+      }],
+    },
+  }, data, place));
 }
 
-function when(iso, timeZone) {
-  return new Intl.DateTimeFormat("en-GB", { timeZone, dateStyle: "medium", timeStyle: "short" }).format(new Date(iso));
+function drawAll() {
+  for (const figure of charts.keys()) if (!figure.isConnected) charts.delete(figure);
+  for (const figure of document.querySelectorAll("figure.chart")) draw(figure);
 }
 
-function state(costs) {
-  const lag = costs.ledger_lag_s ? ` The ledger is ${costs.ledger_lag_s.toFixed(1)} s behind.` : "";
-  return `Days of ${costs.tz}, in ${costs.currency}, as of ${when(costs.as_of, costs.tz)}.${lag}`;
-}
-
-function loud(costs, budget) {
-  const lines = [];
-  if (costs.unpriced_requests) {
-    lines.push(element("p", { class: "problem", role: "alert",
-      text: `${count(costs.unpriced_requests)} requests have no known price. They are not zero: they are missing from every amount below.` }));
+// A long export: its rows come day by day, so the days that have come are the progress.
+async function download(link) {
+  const shown = link.parentElement.querySelector("progress");
+  const said = link.parentElement.querySelector("[role=status]");
+  const answer = await fetch(link.href);
+  if (!answer.ok) {
+    said.textContent = `The export failed (${answer.status}).`;
+    return;
   }
-  if (budget.error) lines.push(problem(budget.error));
-  return lines;
-}
-
-function figure(name, value, ...more) {
-  return element("div", { class: "figure" }, element("span", { class: "note", text: name }), element("b", { text: value }), ...more);
-}
-
-function figures(costs, budget) {
-  const total = costs.total;
-  const made = [
-    figure("Spent in this range", money(total.cost_micro, costs.currency)),
-    figure("Requests", count(total.requests)),
-    figure("Tokens in", count(total.input_tokens),
-      element("span", { class: "note", text: `${count(total.cached_input_tokens)} of them cached by the provider` })),
-    figure("Tokens out", count(total.output_tokens)),
-  ];
-  if (!budget.error) made.push(budgetFigure(budget, costs.tz));
-  return made;
-}
-
-function budgetFigure(budget, tz) {
-  const spent = money(budget.settled_micro, budget.currency);
-  if (budget.limit_micro === null || budget.limit_micro === undefined) {
-    return figure("Budget", "none set", element("span", { class: "note", text: "nothing is refused for money" }));
+  shown.max = Number(answer.headers.get("x-days")) || 1;
+  shown.hidden = false;
+  const days = new Set();
+  const parts = [];
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) break;
+    parts.push(value);
+    for (const found of value.matchAll(/^\d{4}-\d\d-\d\d/gm)) days.add(found[0]);
+    shown.value = days.size;
+    said.textContent = `${days.size} days so far`;
   }
-  const used = budget.settled_micro + budget.reserved_micro;
-  return figure(`Budget of the ${budget.period}`, `${spent} of ${money(budget.limit_micro, budget.currency)}`,
-    element("progress", { max: budget.limit_micro, value: used, "aria-label": "budget used" }),
-    element("span", { class: "note", text: `${money(budget.reserved_micro, budget.currency)} held for turns under way; starts anew ${when(budget.resets_at, tz)}` }));
+  const address = URL.createObjectURL(new Blob(parts, { type: "text/csv" }));
+  const name = /filename="([^"]+)"/.exec(answer.headers.get("content-disposition"));
+  const saved = document.createElement("a");
+  saved.href = address;
+  saved.download = name ? name[1] : "spend.csv";
+  saved.click();
+  URL.revokeObjectURL(address);
+  shown.hidden = true;
+  said.textContent = `Saved ${saved.download}`;
 }
 
-const NUMBERS = [
-  ["requests", "requests"],
-  ["input_tokens", "tokens in"],
-  ["cached_input_tokens", "cached"],
-  ["output_tokens", "tokens out"],
-];
-
-function costsTable(table, costs) {
-  if (!costs.rows.length) return element("p", { class: "note", text: `${table.title}: nothing in this range.` });
-  const most = Math.max(1, ...costs.rows.map((row) => row.cost_micro || 0));
-  const columns = [
-    ...table.groups.map((text) => element("th", { scope: "col", text })),
-    element("th", { scope: "col", class: "number", text: `cost, ${costs.currency}` }),
-    element("th", { scope: "col", class: "bar" }, element("span", { class: "hidden", text: "share" })),
-    ...NUMBERS.map(([, text]) => element("th", { scope: "col", class: "number", text })),
-  ];
-  return element("div", { class: "wide", tabindex: 0 }, element("table", {},
-    element("caption", { text: table.title }),
-    element("thead", {}, element("tr", {}, ...columns)),
-    element("tbody", {}, ...costs.rows.map((row) => costRow(row, table.groups, costs.currency, most))),
-    element("tfoot", {}, totalRow(table.groups, costs))));
-}
-
-function costRow(row, groups, currency, most) {
-  const width = Math.round((100 * (row.cost_micro || 0)) / most);
-  return element("tr", {},
-    ...groups.map((name) => element("th", { scope: "row", text: row[name] ?? "none" })),
-    element("td", { class: "number", text: money(row.cost_micro, currency, 6) }),
-    element("td", { class: "bar" }, svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
-      svg("rect", { width, height: 10 }))),
-    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(row[name]) })));
-}
-
-function totalRow(groups, costs) {
-  return element("tr", {},
-    element("th", { scope: "row", colspan: groups.length, text: "total" }),
-    element("td", { class: "number", text: money(costs.total.cost_micro, costs.currency, 6) }),
-    element("td", { class: "bar" }),
-    ...NUMBERS.map(([name]) => element("td", { class: "number", text: count(costs.total[name]) })));
-}
-
-byId("range").addEventListener("submit", (event) => {
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("a[data-export]");
+  if (!link) return;
   event.preventDefault();
-  show();
+  download(link);
 });
-document.addEventListener("key", show);
-show();
+let waiting = 0;
+window.addEventListener("resize", () => {
+  cancelAnimationFrame(waiting);
+  waiting = requestAnimationFrame(drawAll);
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+document.addEventListener("htmx:afterSettle", drawAll);
+drawAll();

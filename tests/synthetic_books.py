@@ -1,0 +1,144 @@
+"""Weeks of plausible turns in the books, without anybody having to take them.
+
+The records are those that the ledger's stream would hold; from there on everything is the real
+thing. Run as a script it fills the database of a configuration file:
+
+    python -m tests.synthetic_books turnwise.yaml demo 30 150
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import orjson
+from sqlalchemy import Engine
+
+from policies.booking import book, parse_record
+from policies.catalog import Price
+from policies.tables import create_tables
+from policies.usage import Rates, Usage, cost_of
+
+LANGUAGES = ("en", "en", "en", "hi", "hi-Latn", "ta", "te", "bn", "mr")
+REASONS = ("score",) * 14 + ("carried_over",) * 3 + ("rule", "capability", "pinned", "floor")
+TAGS = ((), ("support",), ("support",), ("search",), ("support", "beta"))
+PRICES = {
+    "local-small": Price(input_usd_per_mtok=Decimal("0.05"), output_usd_per_mtok=Decimal("0.2")),
+    "strong": Price(
+        input_usd_per_mtok=Decimal("1.25"),
+        cached_input_usd_per_mtok=Decimal("0.125"),
+        output_usd_per_mtok=Decimal("10"),
+    ),
+}
+
+
+def record(rng: random.Random, rates: Rates, tenant: str, n: int, at: datetime) -> dict:
+    """Return one turn with its entry, as the stream holds them."""
+    score = round(min(0.999, rng.betavariate(1.3, 2.6)), 6)
+    is_strong = score >= 0.55
+    model, tier = ("strong", "strong") if is_strong else ("local-small", "small")
+    cache = "exact" if rng.random() < 0.09 else "none"
+    status = rng.choices(("complete", "cancelled", "failed"), (96, 3, 1))[0]
+    usage = Usage(rng.randint(60, 2400), rng.randint(20, 600), rng.randint(0, 50))
+    cost = cost_of(usage, PRICES[model], currency="INR", rates=rates, at=at, busy_s=None)
+    first_ms = rng.lognormvariate(math.log(420 if is_strong else 130), 0.45)
+    total_ms = first_ms + usage.output_tokens * (11 if is_strong else 7)
+    started_us = round(at.timestamp() * 1e6)
+    ended_us = started_us + round(total_ms * 1000)
+    request_id = f"req_{tenant}_{n:08d}"
+    money = {
+        "usd_micro": cost.usd_micro,
+        "micro": cost.micro,
+        "currency": "INR",
+        "rate": str(cost.rate),
+        "rate_date": cost.rate_date.isoformat(),
+    }
+    used = {name: getattr(usage, name) for name in Usage.__dataclass_fields__}
+    common = {
+        "request_id": request_id,
+        "tenant": tenant,
+        "model": model,
+        "tier": tier,
+        "conversation": f"chat-{n % 97}",
+        "end_user": f"user-{rng.randint(1, 40)}",
+        "tags": rng.choice(TAGS),
+        "policy": "default@0",
+        "currency": "INR",
+        "status": status,
+        "error": "the upstream closed the connection" if status == "failed" else None,
+        "usage": used,
+        "is_orphan": False,
+    }
+    entry = {
+        **common,
+        "id": f"{request_id}:1",
+        "n": 1,
+        "backend": "practice" if is_strong else "local",
+        "kind": "chat",
+        "opened_us": started_us + 900,
+        "closed_us": ended_us,
+        "cost": money,
+        "charge_micro": cost.micro,
+        "spend": f"{tenant}:month",
+    }
+    turn = {
+        **common,
+        "requested": "auto",
+        "cache": cache,
+        "degraded": [],
+        "cost": money if cache == "none" else {**money, "usd_micro": 0, "micro": 0},
+        "decision": {
+            "tier": tier,
+            "model": model,
+            "fallbacks": [],
+            "reason": rng.choice(REASONS),
+            "score": score,
+            "labels": {"language": rng.choice(LANGUAGES), "task": "chat", "difficulty": score},
+            "candidates": [],
+            "policy": "default@0",
+            "classifier": "synthetic",
+            "stage": 1,
+            "needs_context": False,
+            "thresholds": {"strong": 0.55},
+        },
+        "started_us": started_us,
+        "ended_us": ended_us,
+        "timings_ms": {"total": total_ms, "overhead": 1.4, "first_event": first_ms},
+    }
+    return {"entry": entry if cache == "none" else None, "turn": turn}
+
+
+def fill(
+    engine: Engine, tenant: str, *, now: datetime, days: int, per_day: int, seed: int = 7
+) -> int:
+    """Book turns for the last days, today included up to now; return how many."""
+    rng = random.Random(seed)
+    rates = Rates({"INR": [(datetime(2020, 1, 1).date(), Decimal("85"))]})
+    create_tables(engine)
+    records = []
+    for back in range(days):
+        weekday = (now - timedelta(days=back)).weekday()
+        n_turns = round(per_day * (0.55 if weekday > 4 else 1) * rng.uniform(0.8, 1.2))
+        for _ in range(n_turns):
+            at = now - timedelta(days=back, seconds=rng.uniform(5, 86_000))
+            records.append(record(rng, rates, tenant, len(records), at))
+    for start in range(0, len(records), 2000):
+        blobs = [orjson.dumps(one) for one in records[start : start + 2000]]
+        with engine.begin() as connection:
+            book(connection, [parse_record(blob, tenant) for blob in blobs])
+    return len(records)
+
+
+if __name__ == "__main__":
+    from gateway.database import open_database
+    from gateway.settings import load_settings
+
+    file, tenant, days, per_day = sys.argv[1:]
+    settings = load_settings(Path(file), {})
+    engine = open_database(settings.ledger.url)
+    n_turns = fill(engine, tenant, now=datetime.now(UTC), days=int(days), per_day=int(per_day))
+    sys.stdout.write(f"{n_turns} turns\n")
