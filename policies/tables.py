@@ -123,6 +123,16 @@ counts_table = Table(
     Column("n", BigInteger, nullable=False),
     Index("turn_counts_by_name", "tenant", "name", "bucket_us", "value", "tier", "n"),
 )
+# How good an answer was, by who said so; no text, and no reason why.
+outcomes_table = Table(
+    "outcomes",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("request_id", String(64), primary_key=True),
+    Column("source", String(16), primary_key=True),
+    Column("score", Float, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
 # Records that make no sense: set aside with the reason, so that those behind them are booked.
 unbooked_table = Table(
     "unbooked",
