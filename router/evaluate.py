@@ -6,7 +6,7 @@ made again without fitting.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,11 +43,11 @@ def evaluate(
     seed: int = 0,
     folds: Mapping[str, tuple[str, ...]] = KIN,
     progress: Progress = lambda done, step: None,
-) -> list[Judged]:
-    """Fit once without each fold and return what that model says of the fold's turns.
+) -> Iterator[list[Judged]]:
+    """Fit once without each fold and yield what that model says of the fold's turns.
 
-    Takes as long as `train` for each fold. `progress` is told the share that is done, and the
-    step that begins.
+    Takes as long as `train` for each fold, so that each is given as soon as it is done.
+    `progress` is told the share that is done, and the step that begins.
 
     Raises:
         FileNotFoundError: if a data file or the lexicon is missing.
@@ -57,7 +57,6 @@ def evaluate(
     vocabulary = Vocabulary(teacher.pieces, read_lexicon(model_dir / LEXICON_FILE))
     shaping = [example for example in examples if example.may_shape_weights]
     prepared = prepare(shaping, vocabulary, seed=seed)
-    judged: list[Judged] = []
     for number, (fold, held_out) in enumerate(folds.items()):
         lines = 0
 
@@ -69,11 +68,12 @@ def evaluate(
 
         told("fitting")
         weights = fit(prepared.without(held_out), teacher, seed=seed, progress=told).weights
+        judged: list[Judged] = []
         for source in held_out:
             members = [e for e in examples if e.source == source and e.scores]
             judged += judged_of(members, [score_of(weights, vocabulary, e.text) for e in members])
+        yield judged
     progress(1.0, "done")
-    return judged
 
 
 def judged_of(members: Sequence[Example], scores: Sequence[float]) -> list[Judged]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from memory.conversation import Message
     from router.classifier import OnnxClassifier
     from router.decision import RoutingDecision
-    from router.judged import JudgedSet
+    from router.judged import Judged, JudgedSet
     from router.labels import Prediction
 
 app = typer.Typer(help="Score, train, evaluate and calibrate the router.", no_args_is_help=True)
@@ -120,15 +120,18 @@ def evaluate(
     """Measure the classifier on sources it has not seen, beside controls; fits once per fold."""
     from router.classifier import MODEL_FOLDER
     from router.evaluate import evaluate as evaluate_model
-    from router.judged import read_judged
+    from router.judged import SCORES_FILE, read_judged, write_judged
     from router.report import markdown_of, write_report
 
     if (data is None) == (scores is None):
         raise CommandFailed("give one of --data and --scores", code=2)
+    judged: list[Judged] = []
     if data is not None:
         _require_folder(data)
         with progress_bar("evaluating") as progress:
-            judged = evaluate_model(data, model_dir=MODEL_FOLDER, seed=seed, progress=progress)
+            for fold in evaluate_model(data, model_dir=MODEL_FOLDER, seed=seed, progress=progress):
+                judged += fold
+                write_judged(judged, out / SCORES_FILE)  # what is done stays, whatever comes
     else:
         assert scores is not None  # one of the two is given
         try:
