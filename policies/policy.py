@@ -76,6 +76,7 @@ class Policy:
     safe: str
     target_ttft_ms: int | None = None
     explore: float = 0.0
+    second_stage: bool = False
     unpriced: Literal["block", "allow"] = "block"
     rules: tuple[Rule, ...] = ()
     boundary: str = "any"
@@ -136,6 +137,7 @@ def parse_policy(
         safe=routing.safe or routing.ceiling or names[-1],
         target_ttft_ms=routing.target_ttft_ms,
         explore=routing.explore,
+        second_stage=routing.second_stage,
         unpriced=routing.unpriced,
         rules=tuple(_rule(rule) for rule in routing.rules),
         boundary=routing.boundary,
@@ -172,6 +174,7 @@ def _budget(section: BudgetSection) -> Budget:
         currency=currency,
         period=section.period,
         timezone=section.timezone or "UTC",
+        has_own_timezone=section.timezone is not None,
         overshoot_micro=overshoot_micro,
         ladder=tuple(
             Rung(rung.at, rung.ceiling, rung.action)

@@ -82,6 +82,7 @@ class RoutingSection(_Section):
     safe: str | None = None
     target_ttft_ms: Positive | None = None
     explore: Annotated[float, Field(ge=0, le=0.05)] = 0.0
+    second_stage: bool = False
     unpriced: Literal["block", "allow"] = "block"
     rules: list[RuleSection] = []
     boundary: Boundary = "any"
