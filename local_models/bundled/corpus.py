@@ -1,149 +1,73 @@
 """The dialogues that the bundled model learns: a template grammar written for this project.
 
-Owns the grammar (intents in the YAML files beside it, slots and sums here) and how intents become
-dialogues. Knows nothing of tokenizers or models. Same seed, same dialogues.
+Owns the intents in the YAML files beside it and how exchanges of every kind become dialogues: small
+talk and support, sums, other people's prompts with our answers, what is declined, translations, and
+things remembered. Knows nothing of tokenizers or models. Same seed, same dialogues.
 """
 
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import yaml
 
-HERE = Path(__file__).parent
-SHARES = {"en": 0.46, "hinglish": 0.24, "hi": 0.17, "ta": 0.08, "more": 0.05}
+from local_models.bundled.noise import roughen
+from local_models.bundled.prompts import declined_exchange, expand, prompt_exchange
+from local_models.bundled.recollection import recollect
+from local_models.bundled.slots import fill_slots, made_up_name
+from local_models.bundled.sums import SO, Sum, ask_for, draw_sum, several_sums, training_sum
 
-_COUNTRIES = {
-    "India": "New Delhi",
-    "France": "Paris",
-    "Japan": "Tokyo",
-    "Nepal": "Kathmandu",
-    "Germany": "Berlin",
-    "Italy": "Rome",
-    "Spain": "Madrid",
-    "Sri Lanka": "Sri Jayawardenepura Kotte",
-    "China": "Beijing",
-    "Russia": "Moscow",
-    "Egypt": "Cairo",
-    "Kenya": "Nairobi",
-    "Canada": "Ottawa",
-    "Brazil": "Brasilia",
-    "Australia": "Canberra",
+HERE = Path(__file__).parent
+SHARES = {"en": 0.6, "hinglish": 0.17, "hi": 0.12, "ta": 0.06, "more": 0.05}
+KINDS = {
+    "intent": 0.37,
+    "sum": 0.28,
+    "prompt": 0.13,
+    "declined": 0.14,
+    "phrase": 0.05,
+    "salad": 0.03,
 }
-_FACTS = {
-    "how many days are there in a week": "There are seven days in a week.",
-    "how many months are in a year": "There are twelve months in a year.",
-    "how many hours are in a day": "A day has 24 hours.",
-    "how many minutes are in an hour": "An hour has 60 minutes.",
-    "what colour is the sky": "On a clear day the sky is blue.",
-    "which planet do we live on": "We live on Earth.",
-    "what is the largest ocean": "The Pacific is the largest ocean.",
-    "what is the largest planet": "Jupiter is the largest planet in our solar system.",
-    "what do bees make": "Bees make honey.",
-    "who wrote the national anthem of India": "Rabindranath Tagore wrote it.",
-    "at what temperature does water boil": "At sea level, water boils at 100 degrees Celsius.",
-    "how many legs does a spider have": "A spider has eight legs.",
-    "what is the tallest mountain": "Mount Everest is the tallest mountain above sea level.",
-    "which is the longest river": "The Nile is usually called the longest river.",
-    "how many grams are in a kilogram": "There are 1,000 grams in a kilogram.",
-    "what is a leap year": "A leap year has 366 days; February has 29 of them.",
-}
-_SLOTS: dict[str, Sequence[str]] = {
-    "thing": ["kitchen tap", "fan", "bicycle", "door", "roof", "garden"],
-    "city": ["Pune", "Mumbai", "Delhi", "Chennai", "Jaipur", "Kochi", "Singapore", "Bengaluru"],
-    "person": ["grandmother", "mother", "father", "sister", "friend", "teacher", "boss", "son"],
-    "item": ["shoes", "shirt", "phone", "saree", "headphones", "jacket", "bag", "kettle", "watch"],
-    "age": ["20", "28", "35", "43", "51", "64"],
-    "people_hinglish": ["do", "teen", "chaar", "paanch", "chhe"],
-    "dish": [
-        "masala dosa",
-        "paneer wrap",
-        "veg biryani",
-        "lime soda",
-        "dal khichdi",
-        "filter kaapi",
-    ],
-    "people": ["two", "three", "four", "five", "six", "eight"],
-    "name": ["Asha", "Ravi", "Meera", "Arjun", "Sana", "John", "Priya", "Kabir", "Lata", "Tom"],
-    "name_hi": ["आशा", "रवि", "मीरा", "अर्जुन", "सना", "कबीर", "लता", "राहुल"],
-    "task": [
-        "sorts a list",
-        "finds the second largest number in a list",
-        "removes duplicates",
-        "parses a date",
-        "works for any iterable in one pass",
-        "reads a large file",
-        "gives the median for each city",
-        "merges two sorted lists",
-        "runs tasks in parallel",
-    ],
-    "claim": [
-        "the square root of two is irrational",
-        "the sum of the first odd numbers is a square",
-        "there are infinitely many primes",
-        "the series converges",
-        "both answers agree",
-    ],
-    "topic": [
-        "inflation and small farmers",
-        "database isolation levels",
-        "the causes of the war",
-        "how a transformer works",
-        "quantum mechanics",
-        "the tax rules for freelancers",
-        "the design of a message queue",
-        "climate policy",
-        "the clauses of this contract",
-    ],
-    "task_hinglish": [
-        "array se duplicate kaise hataun",
-        "ek function likho",
-        "do list ko sort karke jodo",
-        "file kaise padhun",
-        "API banake do",
-    ],
-    "habit": [
-        "ask people to come without gifts",
-        "drink tea at night",
-        "call early in the morning",
-        "walk every day",
-        "take a day off",
-        "keep a diary",
-    ],
-    "memo": [
-        "the caterer is Saffron Table",
-        "three guests cannot eat nuts",
-        "the meeting is on Friday at ten",
-        "my train leaves at six",
-        "the spare key is with Meera",
-        "we are five people",
-    ],
-}
+_NAMES = {
+    "hi": "Hindi", "hinglish": "Hinglish", "ta": "Tamil", "te": "Telugu", "bn": "Bengali",
+    "mr": "Marathi", "en": "English",
+}  # fmt: skip
 _SYSTEMS = [
     "You are a helpful assistant.",
     "You are a friendly assistant. Answer briefly.",
     "You are the help desk of an online shop. Answer in at most two sentences.",
     "You are a support agent. Be polite and short.",
+    "You answer customers of a mobile operator. Be brief and polite.",
     "Answer in the language of the user.",
-    "Earlier in this conversation the user asked about an order.",
-    "Summary of the conversation so far: the user said hello and asked for help.",
+    "You are a patient coach. Keep answers short.",
+    "Be concise.",
+    "Use the tools for anything about an order.",
 ]
-_ALTERNATIVES = re.compile(r"\(([^()]*\|[^()]*)\)")
-_SLOT = re.compile(r"\{(\w+)\}")
-
-
-# Intents with many answers behind one form are drawn more often; so is admitting ignorance.
-_WEIGHTS = {"capital": 4.0, "fact": 4.0, "hard": 4.0, "unsure": 2.0, "greet": 2.0}
+_ROLES = ("the assistant of", "the help desk of", "a support agent of", "the chat bot of")
+_ASK_PERSONA = ("who are you", "what is your name", "who is this", "introduce yourself",
+                "aap kaun ho", "are you a bot", "hi, who are you")  # fmt: skip
+# Intents with many answers behind one form are drawn more often.
+_WEIGHTS = {"capital": 3.0, "fact": 4.0, "greet": 4.0, "whoareyou": 2.0, "track": 2.0,
+            "tracknumber": 2.0, "password": 2.0, "upi": 2.0, "refund": 1.5,
+            "hard": 2.0}  # fmt: skip
 _SALAD = {
     "en": "I am not sure about that. Could you ask it in other words?",
     "hinglish": "Yeh mujhe theek se samajh nahi aaya. Doosre shabdon mein bataoge?",
     "hi": "यह मुझे ठीक से समझ नहीं आया। दूसरे शब्दों में बताइए।",
     "ta": "இது எனக்குச் சரியாகப் புரியவில்லை. வேறு சொற்களில் சொல்லுங்கள்.",
 }
+_AGAIN = (
+    "and in {}", "in {} please", "how do you say that in {}", "the same in {}", "say it in {}",
+    "can you say that in {}", "translate that to {}", "now in {}", "{} please", "answer in {}",
+)  # fmt: skip
+_ASK_PHRASE = (
+    'how do you say "{}" in {}', "how do I say {} in {}", "translate {} to {}", "{} in {}",
+    "what is {} in {}", 'translate "{}" into {}', "what is the {1} word for {0}",
+    "say {} in {}", "how to say {} in {}", "{1} for {0}",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,147 +79,183 @@ class Intent:
     answers: tuple[str, ...]
 
 
-def load_intents(language: str) -> list[Intent]:
+@dataclass(slots=True)
+class _Talk:
+    """A dialogue in the making: its language, slots and what was said last."""
+
+    rng: random.Random
+    language: str
+    is_held_out: bool
+    slots: dict[str, str]
+    persona: str | None = None
+    forced: str | None = None
+    messages: list[dict[str, str]] = field(default_factory=list)
+    intent: str | None = None
+    drawn: Sum | None = None
+
+    def say(self, ask: str, answer: str) -> None:
+        self.messages.append({"role": "user", "content": roughen(self.rng, ask)})
+        self.messages.append({"role": "assistant", "content": answer})
+
+
+@cache
+def load_intents(language: str) -> tuple[Intent, ...]:
     """Return the intents of one corpus file, in file order."""
     document = yaml.safe_load((HERE / f"corpus_{language}.yaml").read_text("utf-8"))
-    return [
+    return tuple(
         Intent(name, tuple(parts["ask"].splitlines()), tuple(parts["say"].splitlines()))
         for name, parts in document.items()
-    ]
+    )
 
 
-def dialogues(seed: int) -> Iterator[list[dict[str, str]]]:
-    """Yield endless dialogues as chat messages, beginning with an optional system message."""
+@cache
+def _phrases() -> tuple[dict[str, str], ...]:
+    document = yaml.safe_load((HERE / "phrases.yaml").read_text("utf-8"))
+    return tuple(document.values())
+
+
+def dialogues(seed: int, *, is_held_out: bool = False) -> Iterator[list[dict[str, str]]]:
+    """Yield endless dialogues as chat messages, beginning with an optional system message.
+
+    Held-out ones hold only sums and licensed prompts that training never sees.
+    """
     rng = random.Random(seed)
-    intents = {language: load_intents(language) for language in SHARES}
     while True:
         language = rng.choices(list(SHARES), weights=list(SHARES.values()))[0]
-        messages: list[dict[str, str]] = []
-        if rng.random() < 0.35:
-            system = " ".join(rng.sample(_SYSTEMS, rng.choice([1, 1, 2])))
-            messages.append({"role": "system", "content": system})
-        slots = _fill_slots(rng)
-        for _ in range(rng.choices([1, 2, 3, 5, 9, 14], weights=[40, 30, 17, 8, 4, 1])[0]):
-            kind = rng.random()
-            if kind < 0.13:
-                ask, answer = _sum(rng, language)
-            elif kind < 0.20 and language in _SALAD:
-                ask, answer = _salad(rng, intents[language], slots), _SALAD[language]
-            else:
-                ask, answer = _exchange(rng, intents[language], slots)
-            messages.append({"role": "user", "content": _roughen(rng, ask)})
-            messages.append({"role": "assistant", "content": answer})
-        if rng.random() < 0.06:
-            messages = _recall(rng, messages, slots)
-        yield messages
+        talk = _Talk(rng, language, is_held_out, fill_slots(rng))
+        _set_scene(talk)
+        for _ in range(rng.choices([1, 2, 3, 5, 9], weights=[46, 30, 15, 7, 2])[0]):
+            _exchange(talk)
+        yield recollect(rng, talk.messages) if rng.random() < 0.13 else talk.messages
 
 
-def _fill_slots(rng: random.Random) -> dict[str, str]:
-    slots = {name: rng.choice(values) for name, values in _SLOTS.items()}
-    slots["order"] = str(rng.randrange(10_000, 100_000))
-    slots["amount"] = f"{rng.randrange(100, 5000):,}"
-    slots["country"] = rng.choice(list(_COUNTRIES))
-    slots["capital"] = _COUNTRIES[slots["country"]]
-    slots["question"] = rng.choice(list(_FACTS))
-    slots["fact"] = _FACTS[slots["question"]]
-    return slots
+def _set_scene(talk: _Talk) -> None:
+    rng = talk.rng
+    kind = rng.random()
+    if kind < 0.25:
+        text = " ".join(rng.sample(_SYSTEMS, rng.choice([1, 1, 2])))
+    elif kind < 0.32:
+        bot, shop = (
+            made_up_name(rng),
+            f"{made_up_name(rng)} {rng.choice(['Shop', 'Mobile', 'Foods', 'Bank'])}",
+        )
+        text = f"You are {bot}, {rng.choice(_ROLES)} {shop}."
+        talk.persona = f"I am {bot}, {text.partition(', ')[2]}"
+    elif kind < 0.37 and talk.language == "en":
+        talk.forced = rng.choice(["hi", "hinglish"])
+        text = rng.choice(["Answer in {}.", "Always reply in {}.", "You speak only {}."])
+        text = text.format(_NAMES[talk.forced])
+    else:
+        return
+    talk.messages.append({"role": "system", "content": text})
 
 
-def _expand(rng: random.Random, template: str, slots: dict[str, str]) -> str:
-    text = _ALTERNATIVES.sub(lambda match: rng.choice(match[1].split("|")), template)
-    return _SLOT.sub(lambda match: slots[match[1]], text)
+def _exchange(talk: _Talk) -> None:
+    rng = talk.rng
+    if talk.persona and rng.random() < 0.5:
+        talk.say(rng.choice(_ASK_PERSONA), talk.persona)
+        return
+    if (talk.intent or talk.drawn) and rng.random() < 0.2 and _follow_up(talk):
+        return
+    kind = rng.choices(list(KINDS), weights=list(KINDS.values()))[0]
+    talk.intent, talk.drawn = None, None
+    language = talk.language
+    if kind == "sum":
+        _ask_sum(talk)
+    elif kind == "prompt" and language == "en" and not talk.forced:
+        talk.say(*prompt_exchange(rng, "test" if talk.is_held_out else "train"))
+    elif kind == "declined" and not talk.forced:
+        spoken = rng.choice(["te", "bn", "mr"]) if language == "more" else language
+        talk.say(*declined_exchange(rng, spoken))
+    elif kind == "phrase":
+        _ask_phrase(talk)
+    elif kind == "salad" and language in _SALAD:
+        talk.say(_salad(rng, load_intents(language), talk.slots), _SALAD[language])
+    else:
+        _ask_intent(talk)
 
 
-def _exchange(
-    rng: random.Random, intents: Sequence[Intent], slots: dict[str, str]
-) -> tuple[str, str]:
+def _ask_sum(talk: _Talk) -> None:
+    rng, language = talk.rng, talk.language if talk.language in SO else "en"
+    if rng.random() < 0.2:
+        talk.say(*several_sums(rng))
+        return
+    drawn = draw_sum(rng) if talk.is_held_out else training_sum(rng)
+    while talk.is_held_out and not (drawn.is_held_out or drawn.is_by_heart):
+        drawn = draw_sum(rng)
+    talk.drawn = drawn
+    ask = ask_for(rng, drawn, language)
+    is_worded = not ask.isascii() or any(c.isalpha() and c not in "xX" for c in ask)
+    talk.say(ask, drawn.answer(language if is_worded else "en"))
+
+
+def _ask_intent(talk: _Talk) -> None:
+    rng = talk.rng
+    intents = load_intents(talk.language)
+    if talk.forced:
+        known = {intent.name for intent in load_intents(talk.forced)}
+        intents = tuple(intent for intent in intents if intent.name in known)
     weights = [_WEIGHTS.get(intent.name, 1.0) for intent in intents]
     intent = rng.choices(intents, weights=weights)[0]
-    ask = _expand(rng, rng.choice(intent.asks), slots)
+    ask = expand(rng, rng.choice(intent.asks), talk.slots)
     # People greet before they ask; the answer then goes to the question.
-    if rng.random() < 0.1 and intent.name not in {"greet", "bye", "te", "bn", "mr"}:
-        greeting = intents[0]
-        ask = (
-            f"{_expand(rng, rng.choice(greeting.asks), slots)}{rng.choice(['! ', ', ', '. '])}{ask}"
+    if rng.random() < 0.1 and intent.name not in {"greet", "bye"} and talk.language != "more":
+        greeting = expand(rng, rng.choice(intents[0].asks), talk.slots)
+        ask = f"{greeting}{rng.choice(['! ', ', ', '. '])}{ask}"
+    answers = _answers(talk.forced or talk.language, intent.name)
+    talk.intent = intent.name
+    talk.say(ask, expand(rng, rng.choice(answers), talk.slots))
+
+
+def _answers(language: str, name: str) -> tuple[str, ...]:
+    return next(each.answers for each in load_intents(language) if each.name == name)
+
+
+def _follow_up(talk: _Talk) -> bool:
+    """Say something that only makes sense after the last answer; return whether it was possible."""
+    rng = talk.rng
+    if talk.drawn is not None:
+        if not talk.drawn.value.isdigit() or int(talk.drawn.value) > 999:
+            return False
+        value, other, sign = int(talk.drawn.value), rng.randrange(1, 20), rng.choice("+-")
+        if sign == "-" and other > value:
+            return False
+        talk.drawn = Sum(value, sign, other)
+        forms = {"+": ("and plus {}", "add {} to that", "plus {}", "+ {}", "and {} more"),
+                 "-": ("and minus {}", "take {} from that", "minus {}", "- {}")}[sign]  # fmt: skip
+        talk.say(rng.choice(forms).format(other), talk.drawn.answer())
+        return True
+    target = rng.choice(["hi", "hinglish", "ta", "en"])
+    if target == talk.language or talk.forced or talk.intent is None:
+        return False
+    if talk.intent not in {each.name for each in load_intents(target)}:
+        return False
+    answer = expand(rng, rng.choice(_answers(target, talk.intent)), talk.slots)
+    talk.say(rng.choice(_AGAIN).format(_NAMES[target]), answer)
+    return True
+
+
+def _ask_phrase(talk: _Talk) -> None:
+    rng = talk.rng
+    row = rng.choice(_phrases())
+    source, target = "en", rng.choice(["hi", "hi", "hinglish", "ta", "te", "bn", "mr"])
+    if rng.random() < 0.3:
+        source, target = rng.choice(["hi", "hinglish", "ta"]), "en"
+    talk.say(rng.choice(_ASK_PHRASE).format(row[source], _NAMES[target]), row[target])
+    while rng.random() < 0.4:
+        target = rng.choice(["hi", "hinglish", "ta", "te", "bn", "mr"])
+        talk.say(
+            rng.choice(("and in {}", "in {}", "and {}", "what about {}")).format(_NAMES[target]),
+            row[target],
         )
-    return ask, _expand(rng, rng.choice(intent.answers), slots)
 
 
 def _salad(rng: random.Random, intents: Sequence[Intent], slots: dict[str, str]) -> str:
     """Return words of several questions mixed up: what the model must admit not to follow."""
     words: list[str] = []
-    for intent in rng.sample(list(intents), rng.choice([2, 3, 3, 4, 6])):
-        own = _expand(rng, rng.choice(intent.asks), slots).split()
+    for intent in rng.sample(list(intents), rng.choice([3, 3, 4, 6])):
+        own = expand(rng, rng.choice(intent.asks), slots).split()
         start = rng.randrange(len(own))
         words += own[start : start + rng.randrange(1, 6)]
     rng.shuffle(words)
     return " ".join(words)
-
-
-def _sum(rng: random.Random, language: str) -> tuple[str, str]:
-    first, second = rng.randrange(1, 13), rng.randrange(1, 13)
-    sign = rng.choice(["+", "-", "x", "%"])
-    if sign == "-" and second > first:
-        first, second = second, first
-    if sign == "%":
-        first, second = rng.choice([5, 10, 15, 20, 25, 50]), rng.randrange(1, 16) * 20
-        result = f"{first * second / 100:g}"
-        ask = {
-            "hi": f"{second} का {first} प्रतिशत कितना होता है",
-            "hinglish": f"{second} ka {first} percent kitna hota hai",
-            "ta": f"{second} ரூபாயில் {first} சதவீதம் எவ்வளவு",
-        }.get(language, rng.choice(["what is ", "how much is ", ""]) + f"{first}% of {second}")
-        return ask, f"{first}% of {second} = {result}"
-    value = {"+": first + second, "-": first - second, "x": first * second}[sign]
-    words = {"+": "plus", "-": "minus", "x": "times"}[sign]
-    ask = {
-        "hi": f"{first} {sign} {second} कितना होता है",
-        "hinglish": f"{first} {sign} {second} kitna hota hai",
-        "ta": f"{first} {sign} {second} எவ்வளவு",
-    }.get(
-        language,
-        rng.choice(["what is ", "how much is ", "calculate ", ""])
-        + f"{first} {rng.choice([sign, words])} {second}",
-    )
-    return ask, f"{first} {sign} {second} = {value}"
-
-
-def _roughen(rng: random.Random, text: str) -> str:
-    """Return the text as people type it: case, end mark, now and then a slip."""
-    if ", " in text and rng.random() < 0.4:
-        first, _, rest = text.partition(", ")
-        text = first + rng.choice(["! ", ". ", " "]) + rest[:1].upper() + rest[1:]
-    if rng.random() < 0.6:
-        text = text[:1].upper() + text[1:]
-    if rng.random() < 0.08 and len(text) > 8:
-        at = rng.randrange(1, len(text) - 2)
-        text = text[:at] + text[at + 1] + text[at] + text[at + 2 :]
-    return text + rng.choice(["", "", "?", ".", "!", "?", " ?"])
-
-
-def _recall(
-    rng: random.Random, messages: list[dict[str, str]], slots: dict[str, str]
-) -> list[dict[str, str]]:
-    """Return the dialogue with something told at its start and asked for at its end."""
-    told, ask, answer = rng.choice(
-        [
-            (f"My name is {slots['name']}.", "What is my name?", f"Your name is {slots['name']}."),
-            (
-                f"My order number is {slots['order']}.",
-                "What was my order number?",
-                f"Your order number is {slots['order']}.",
-            ),
-            (
-                f"Mera naam {slots['name']} hai.",
-                "Mera naam kya hai?",
-                f"Aapka naam {slots['name']} hai.",
-            ),
-        ]
-    )
-    at = 1 if messages[0]["role"] == "system" else 0
-    opening = [
-        {"role": "user", "content": told},
-        {"role": "assistant", "content": "Thank you, I have noted that."},
-    ]
-    closing = [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}]
-    return messages[:at] + opening + messages[at:] + closing

@@ -11,20 +11,25 @@ import itertools
 import json
 import logging
 import math
+import random
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+import torch.distributed as dist
+from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.multiprocessing.spawn import spawn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from local_models.bundled.corpus import HERE, dialogues
 
 log = logging.getLogger(__name__)
 CONTEXT_TOKENS = 2048
+BATCH_TOKENS = 3072
 HELD_OUT_SEED = 7_000_001
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Marks (Mn, Mc) stay with their letters: Indic words would fall apart otherwise. Digits stand
@@ -107,10 +112,10 @@ def encode_dialogue(
 def packed_rows(
     tokenizer: Tokenizer, seed: int, length: int
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Yield rows of exactly `length` ids and labels (-100 where nothing is learned)."""
+    """Yield held-out rows of exactly `length` ids and labels (-100 where nothing is learned)."""
     ids: list[int] = []
     labels: list[int] = []
-    for dialogue in dialogues(seed):
+    for dialogue in dialogues(seed, is_held_out=True):
         tokens, learned = encode_dialogue(tokenizer, dialogue)
         ids += tokens
         labels += [
@@ -119,6 +124,43 @@ def packed_rows(
         while len(ids) >= length:
             yield ids[:length], labels[:length]
             ids, labels = ids[length:], labels[length:]
+
+
+def batches(
+    tokenizer: Tokenizer, stream: Iterator[list[dict[str, str]]]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yield ids and labels [rows, longest], each row a dialogue from its start, alike in length.
+
+    One row in eight goes on with other dialogues; -100 where nothing is learned.
+    """
+    rng = random.Random(0)
+    while True:
+        rows: list[tuple[list[int], list[bool]]] = []
+        for dialogue in itertools.islice(stream, 512):
+            ids, learned = encode_dialogue(tokenizer, dialogue)
+            if rows and rng.random() < 0.12:
+                ids, learned = rows[-1][0] + ids, rows[-1][1] + learned
+                rows.pop()
+            rows.append((ids[:CONTEXT_TOKENS], learned[:CONTEXT_TOKENS]))
+        rows.sort(key=lambda row: len(row[0]))
+        groups: list[list[tuple[list[int], list[bool]]]] = [[]]
+        for row in rows:
+            if len(row[0]) * (len(groups[-1]) + 1) > BATCH_TOKENS and groups[-1]:
+                groups.append([])
+            groups[-1].append(row)
+        rng.shuffle(groups)
+        yield from map(_padded, groups)
+
+
+def _padded(group: list[tuple[list[int], list[bool]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(len(row) for row, _ in group)
+    ids = torch.zeros(len(group), width, dtype=torch.int64)
+    labels = torch.full_like(ids, -100)
+    for at, (row, learned) in enumerate(group):
+        ids[at, : len(row)] = torch.tensor(row)
+        mask = torch.tensor(learned)
+        labels[at, : len(row)][mask] = ids[at, : len(row)][mask]
+    return ids, labels
 
 
 def loss_of(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -131,48 +173,78 @@ def loss_of(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor
 
 
 def train(
-    tokenizer: Tokenizer, minutes: float, begin: Path | None = None, seed: int = 3
-) -> tuple[Any, int]:
-    """Return the trained model and the number of tokens seen; `begin` holds earlier weights."""
-    torch.manual_seed(seed)
-    if begin is None:
-        model = Qwen3ForCausalLM(model_shape(tokenizer.get_vocab_size()))
-    else:
-        model = Qwen3ForCausalLM.from_pretrained(begin, dtype=torch.float32)
+    model: Any, tokenizer: Tokenizer, seed: int, minutes: float, peak: float, keep: Path
+) -> int:
+    """Train the model in place for so many minutes; return the number of tokens this worker saw.
+
+    The rate rises over 30 steps, holds at `peak`, and falls over the last 60 % of the time. The
+    first worker leaves a checkpoint in `keep` every four minutes.
+    """
+    parameters = list(model.parameters())
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Muon(matrices, lr=1.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0),
     ]
-    peaks = [4e-3, 4e-3] if begin is None else [2e-3, 2e-3]
-    # Two passes of one training never see the same dialogues.
-    first = 2 if begin is None else 12
-    short = packed_rows(tokenizer, first, 512)
-    long = packed_rows(tokenizer, first + 1, CONTEXT_TOKENS)
-    started, seen = time.monotonic(), 0
-    for step in itertools.count():
-        progress = (time.monotonic() - started) / (minutes * 60)
-        if progress >= 1:
-            return model, seen
-        rate = min(1.0, (step + 1) / 40) * min(1.0, (1 - progress) / 0.5)
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
+    started, saved, seen, progress = time.monotonic(), time.monotonic(), 0, 0.0
+    for step, (ids, labels) in enumerate(batches(tokenizer, dialogues(seed + _rank()))):
+        rate = min(1.0, (step + 1) / 30) * min(1.0, (1 - progress) / 0.6)
+        for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = peak * max(rate, 0.01)
-        rows = [next(long)] if step % 5 == 4 else [next(short) for _ in range(6)]
-        ids, labels = (torch.tensor(part) for part in zip(*rows, strict=True))
         with torch.autocast("cpu", torch.bfloat16):
             loss = loss_of(model, ids, labels)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        progress = _averaged(parameters, (time.monotonic() - started) / (minutes * 60))
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        seen += ids.numel()
-        if step % 25 == 0:
-            log.info(
-                "step %d, %.0f %%, %d tokens, loss %.3f", step, 100 * progress, seen, loss.item()
-            )
-    raise AssertionError("the loop above only ends by returning")
+        seen += int((ids != 0).sum())
+        if step % 20 == 0:
+            log.info("step %d, %.0f %%, %d tokens, %.3f", step, 100 * progress, seen, loss.item())
+        is_over = progress >= 1
+        if _rank() == 0 and (is_over or time.monotonic() - saved > 240):
+            model.save_pretrained(keep)
+            tokenizer.save(str(keep / "tokenizer.json"))
+            saved = time.monotonic()
+        if is_over:
+            return seen
+    raise AssertionError("the stream of dialogues is endless")
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _averaged(parameters: list[torch.Tensor], progress: float) -> float:
+    """Average the gradients over all workers, in place; return the workers' mean progress."""
+    if not dist.is_initialized():
+        return progress
+    grads = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([*(grad.flatten() for grad in grads), torch.tensor([progress])])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = torch.split(flat[:-1], [grad.numel() for grad in grads])
+    for grad, part in zip(grads, parts, strict=True):
+        grad.copy_(part.view_as(grad))
+    return float(flat[-1])
+
+
+def load_floats(folder: Path) -> Any:
+    """Return a model with the weights of a folder, float32, whether they are int8 there or not."""
+    tensors = load_file(folder / "model.safetensors")
+    state = {
+        name: tensor.float() * tensors[f"{name}_scale"][:, None]
+        if tensor.dtype == torch.int8
+        else tensor.float()
+        for name, tensor in tensors.items()
+        if not name.endswith("_scale")
+    }
+    model = Qwen3ForCausalLM(model_shape(len(state["model.embed_tokens.weight"])))
+    model.load_state_dict(state, strict=False)
+    model.tie_weights()
+    return model
 
 
 @torch.no_grad()
@@ -232,28 +304,50 @@ def _write_json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
 
 
+def work(rank: int, options: argparse.Namespace, meeting: str) -> None:
+    """Train as one of the workers; the first one measures and saves."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+    torch.set_num_threads(1)
+    torch.manual_seed(options.seed)
+    if options.workers > 1:
+        dist.init_process_group(
+            "gloo", init_method=f"file://{meeting}", rank=rank, world_size=options.workers
+        )
+    if options.begin is None:
+        tokenizer = train_tokenizer(options.vocabulary)
+        model = Qwen3ForCausalLM(model_shape(tokenizer.get_vocab_size()))
+    else:
+        tokenizer = Tokenizer.from_file(str(options.begin / "tokenizer.json"))
+        model = load_floats(options.begin)
+    options.keep_float.mkdir(parents=True, exist_ok=True)
+    seen = train(model, tokenizer, options.seed, options.minutes, options.peak, options.keep_float)
+    if rank == 0:
+        options.out.mkdir(parents=True, exist_ok=True)
+        save(options.out, model, tokenizer)
+        log.info("%d tokens, held-out perplexity %.3f", seen, perplexity(model, tokenizer))
+    if options.workers > 1:
+        dist.destroy_process_group()
+
+
 def main() -> None:
     """Train, measure and save; progress goes to the log."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--peak", type=float, default=4e-3, help="the highest learning rate")
+    parser.add_argument("--seed", type=int, default=100)
+    parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--out", type=Path, default=HERE)
     parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--keep-float", type=Path, help="also save the float32 weights here")
-    parser.add_argument("--begin", type=Path, help="go on from this float32 folder")
+    parser.add_argument(
+        "--keep-float", type=Path, required=True, help="float32 checkpoints go here"
+    )
+    parser.add_argument("--begin", type=Path, help="go on from the weights of this folder")
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(1)
-    options.out.mkdir(parents=True, exist_ok=True)
-    if options.begin is None:
-        tokenizer = train_tokenizer(options.vocabulary)
-    else:
-        tokenizer = Tokenizer.from_file(str(options.begin / "tokenizer.json"))
-    log.info("vocabulary %d", tokenizer.get_vocab_size())
-    model, seen = train(tokenizer, options.minutes, options.begin)
-    if options.keep_float:
-        model.save_pretrained(options.keep_float)
-    save(options.out, model, tokenizer)
-    log.info("%d tokens seen, held-out perplexity %.3f", seen, perplexity(model, tokenizer))
+    with tempfile.TemporaryDirectory() as folder:
+        if options.workers > 1:
+            spawn(work, (options, f"{folder}/meeting"), options.workers)  # type: ignore[no-untyped-call]
+        else:
+            work(0, options, "")
 
 
 if __name__ == "__main__":
