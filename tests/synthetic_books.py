@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import random
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def fill(
 ) -> int:
     """Book turns for the last days, today included up to now; return how many."""
     rng = random.Random(seed)
-    rates = Rates({"INR": [(datetime(2020, 1, 1).date(), Decimal("85"))]})
+    rates = Rates({"INR": [(date(2020, 1, 1), Decimal("85"))]})
     create_tables(engine)
     records = []
     for back in range(days):

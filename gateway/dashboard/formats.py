@@ -1,7 +1,7 @@
 """How numbers and times are written on the pages: money, counts, shares, durations, moments. Pure.
 
-Amounts are shown whole, to the last digit that is not zero, so that what a page shows adds up;
-`short` rounds, for headlines that stand beside the exact amount.
+Amounts are shown whole, to the last micro-unit, so that what a page shows adds up; `short` rounds,
+for headlines that stand beside the exact amount.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def grouped(number: int, *, is_indian: bool = True) -> str:
 
 
 def money(micro: int | None, currency: str, *, short: bool = False) -> str:
-    """Return micro-units as money: ₹12,34,567.89; more than two decimals only where they count.
+    """Return micro-units as money: ₹12,34,567.89; six decimals where two would not be all.
 
     Args:
         micro: millionths of the currency's unit; None is an unknown price.
@@ -43,7 +43,7 @@ def money(micro: int | None, currency: str, *, short: bool = False) -> str:
     if short:
         micro = (abs(micro) + 5_000) // 10_000 * 10_000 * (-1 if micro < 0 else 1)
     whole, rest = divmod(abs(micro), 1_000_000)
-    decimals = f"{rest:06d}".rstrip("0").ljust(2, "0")
+    decimals = f"{rest:06d}" if rest % 10_000 else f"{rest // 10_000:02d}"
     symbol = _SYMBOLS.get(currency, f"{currency}{_NARROW}")
     sign = _MINUS if micro < 0 else ""
     return f"{sign}{symbol}{grouped(whole, is_indian=currency == 'INR')}.{decimals}"

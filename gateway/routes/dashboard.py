@@ -14,7 +14,7 @@ from gateway.dashboard.routing import routing_of, what_if_of
 from gateway.dashboard.timing import timing_of
 from gateway.dashboard.view import View, day_in
 from gateway.errors import RequestError
-from gateway.routes import dashboard_access
+from gateway.routes import dashboard_access, dashboard_policies, dashboard_turns
 from gateway.routes.dependencies import Wired
 from gateway.routes.page_route import PageRoute, Shown, page
 from gateway.services import Services
@@ -22,7 +22,8 @@ from policies.books import GROUPS
 from policies.forecast import BurnDown
 
 router = APIRouter(prefix="/dashboard", include_in_schema=False, route_class=PageRoute)
-router.include_router(dashboard_access.router)
+for part in (dashboard_access, dashboard_policies, dashboard_turns):
+    router.include_router(part.router)
 _EXPORT_COLUMNS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens")
 
 

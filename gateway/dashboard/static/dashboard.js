@@ -44,6 +44,29 @@ function dayName(seconds) {
   return new Date(seconds * 1000).toLocaleDateString("en-GB", { day: "numeric", month: "short", timeZone: "UTC" });
 }
 
+// Marks stand under days that the table has, as many as there is room for.
+function dayTicks(xs, low, high, width) {
+  const step = Math.max(1, Math.ceil((((high - low) / 86400) * 64) / width));
+  return xs.filter((x, at) => (xs.length - 1 - at) % step === 0);
+}
+
+// What each line is, by its stroke and its name.
+function keyOf(series) {
+  const key = document.createElement("span");
+  key.className = "key";
+  key.setAttribute("aria-hidden", "true");
+  for (const one of series) {
+    const mark = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    mark.setAttribute("class", `stroke ${one.kind}`);
+    mark.setAttribute("viewBox", "0 0 24 6");
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "path");
+    line.setAttribute("d", "M0 3H24");
+    mark.append(line);
+    key.append(mark, one.label);
+  }
+  return key;
+}
+
 function draw(figure) {
   const table = figure.querySelector("table[data-plot]");
   const place = figure.querySelector(".plot");
@@ -55,19 +78,21 @@ function draw(figure) {
     readout.className = "readout";
     readout.setAttribute("aria-hidden", "true");
     place.before(readout);
+    if (series.length > 1) readout.before(keyOf(series));
   }
   const axis = { stroke: css("--soft"), font: "12px system-ui, sans-serif", ticks: { show: false } };
+  const bars = series[0].kind === "bars";
   const few = place.clientWidth < 560;
   charts.set(figure, new uPlot({
     width: place.clientWidth,
     height: few ? 190 : 230,
-    padding: [8, 4, 0, 0],
+    padding: [8, 16, 0, 0],
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     legend: { show: false },
     cursor: { points: { show: false }, y: false, drag: { x: false, y: false } },
-    scales: { y: { range: (plot, low, high) => [0, (high || 1) * 1.06] } },
+    scales: { x: { range: (plot, low, high) => bars ? [low - 43200, high + 43200] : [low, high] }, y: { range: (plot, low, high) => [0, (high || 1) * 1.06] } },
     axes: [
-      { ...axis, grid: { show: false }, space: few ? 60 : 70, values: (plot, ticks) => ticks.map(dayName) },
+      { ...axis, grid: { show: false }, splits: (plot, at, low, high) => dayTicks(data[0], low, high, place.clientWidth), values: (plot, ticks) => ticks.map(dayName) },
       { ...axis, size: 68, space: 44, grid: { stroke: css("--line"), width: 1 }, values: (plot, ticks) => ticks.map((tick) => amount(tick, figure)) },
     ],
     series: [{}, ...series.map(lineOf)],
