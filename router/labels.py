@@ -49,7 +49,8 @@ class Prediction:
     `needs_context` the probability that the turn means nothing without the one before it;
     `uncertainty` runs from 0 (sure) to 1 (a coin toss); `is_carried` says that the score is
     that of an earlier question which this turn continues; `stage` is 2 where the sentence
-    encoder had its say. All probabilities are 0 to 1.
+    encoder had its say. `stage_one_score` is the classifier's own score where a correction or the
+    second stage changed it. All probabilities are 0 to 1.
     """
 
     score: float
@@ -58,3 +59,4 @@ class Prediction:
     uncertainty: float = 0.0
     is_carried: bool = False
     stage: int = 1
+    stage_one_score: float | None = None

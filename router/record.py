@@ -42,6 +42,8 @@ def inputs_of(
         inputs["is_tool_loop"] = True
     if prediction is not None and prediction.is_carried:
         inputs["is_carried"] = True
+    if prediction is not None and prediction.stage_one_score is not None:
+        inputs["stage_one_score"] = round(prediction.stage_one_score, 6)
     if load:
         inputs["load"] = {
             name: {"predicted_ttft_ms": each.predicted_ttft_ms, "is_up": each.is_up}
@@ -86,6 +88,7 @@ def arguments_of(decision: Mapping[str, Any]) -> dict[str, Any]:
             uncertainty=decision["uncertainty"],
             is_carried=inputs.get("is_carried", False),
             stage=decision["stage"],
+            stage_one_score=inputs.get("stage_one_score"),
         )
     return {
         "request": request,

@@ -1,20 +1,25 @@
-"""POST /v1/route: the decision without the turn; GET /v1/turns/{id}: the turn as recorded."""
+"""POST /v1/route: a decision without its turn; /v1/turns/{id}: a turn as recorded, its feedback.
+
+A score of feedback says how good the answer was; routing learns from it, and nothing else does.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gateway.auth import Principal
 from gateway.errors import RequestError
 from gateway.routes.dependencies import Wired, require
 from gateway.turn import Disclosure
 from gateway.wire.chat import parse_chat
+from policies.outcomes import Outcome, Outcomes, OutcomeSource
 
 router = APIRouter()
 Reader = Annotated[Principal, Depends(require("turns"))]
@@ -55,6 +60,42 @@ async def turn(wired: Wired, principal: Reader, request_id: str) -> JSONResponse
             return JSONResponse(turn_to_wire(recorded))
         raise RequestError(f"No turn '{request_id}'.", status=404, code="not_found")
     return JSONResponse(_pending_to_wire(pending))
+
+
+class FeedbackBody(BaseModel):
+    """How good an answer was: a thumb, or a score from 0 to 1; by a user unless a judge says so."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    thumbs: Literal["up", "down"] | None = None
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    source: OutcomeSource = OutcomeSource.USER
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> FeedbackBody:
+        if (self.thumbs is None) == (self.score is None):
+            raise ValueError("give either thumbs or score")
+        return self
+
+    @property
+    def value(self) -> float:
+        """The score, a thumb being 1 or 0."""
+        return self.score if self.score is not None else float(self.thumbs == "up")
+
+
+@router.post("/v1/turns/{request_id}/feedback", status_code=201)
+async def feedback(
+    wired: Wired, principal: Reader, request_id: str, body: FeedbackBody
+) -> JSONResponse:
+    """Keep how good a recorded turn was; said again by the same voice, the newer word counts."""
+    tenant = principal.tenant.id
+    await wired.books.catch_up(tenant)
+    if await wired.books.turn(tenant, request_id) is None:
+        raise RequestError(f"No turn '{request_id}'.", status=404, code="not_found")
+    outcome = Outcome(tenant, request_id, body.source, body.value)
+    await Outcomes(wired.database).record(outcome, wired.clock())
+    kept = {"request_id": request_id, "source": outcome.source.value, "score": outcome.score}
+    return JSONResponse(kept, status_code=201)
 
 
 def turn_to_wire(record: Mapping[str, Any]) -> dict[str, Any]:
