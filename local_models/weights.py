@@ -189,7 +189,7 @@ def load_weights(folder: Path, quantize: Quantize) -> Weights:
     return Weights(load_tensors(folder), quantize)
 
 
-def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
+def load_tensors(folder: Path, available_bytes: int | None = None) -> dict[str, torch.Tensor]:
     """Return the tensors of a folder: one safetensors file, or the shards its index names.
 
     Raises:
@@ -202,9 +202,24 @@ def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
         else:
             named = json.loads(index.read_text("utf-8"))["weight_map"].values()
             files = [folder / name for name in sorted(set(named))]
+        needed, free = sum(file.stat().st_size for file in files), available_bytes or _free_bytes()
+        if free is not None and needed > free:
+            raise ModelRefused(
+                f"The weights in {folder} take {needed:,} bytes and this machine has {free:,} left."
+            )
         tensors: dict[str, torch.Tensor] = {}
         for file in files:
             tensors |= load_file(file)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelRefused(f"The weights in {folder} cannot be read: {error}.") from error
     return tensors
+
+
+def _free_bytes() -> int | None:
+    """Return the memory that can be had without swapping, None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0][1]) * 1024 if found else None

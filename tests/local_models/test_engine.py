@@ -9,6 +9,7 @@ from local_models.config import EngineConfig
 from local_models.engine import load_engine
 from local_models.errors import ModelRefused, RequestRefused
 from local_models.sequence import Finish, SamplingParams
+from local_models.weights import load_tensors
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 
@@ -156,6 +157,11 @@ def test_broken_weights_are_refused_in_one_line(tiny, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x10garbage")
     with pytest.raises(ModelRefused, match="cannot be read"):
         load_engine(EngineConfig(model=str(tmp_path)))
+
+
+def test_weights_that_do_not_fit_the_machine_are_refused(tiny):
+    with pytest.raises(ModelRefused, match="this machine has 1,000 left"):
+        load_tensors(tiny[0], available_bytes=1000)
 
 
 def test_too_little_memory_is_refused_at_the_start(build_tiny, tmp_path):

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import itertools
+import random
+import re
+
+import pytest
+
+from local_models.bundled.corpus import dialogues, load_intents
+from local_models.bundled.noise import roughen
+from local_models.bundled.prompts import declined_exchange, groups, prompts, refusal_lines
+from local_models.bundled.recollection import HEADER, recollect
+from local_models.bundled.sums import Sum, ask_for, draw_sum, long_sum, training_sum
+from memory import quoting
+
+EQUATION = re.compile(r"(?<![\d.])(\d+)([-+x])(\d+)(?:\+(\d+))?=(\d+)")
+DIVISION = re.compile(r"(\d+)/(\d+)=(\d+) r (\d+)")
+
+
+def said(role: str, dialogue: list[dict[str, str]]) -> list[str]:
+    return [message["content"] for message in dialogue if message["role"] == role]
+
+
+@pytest.mark.parametrize(
+    ("drawn", "answer"),
+    [
+        (Sum(12, "+", 7), "12 + 7 = 19"),
+        (Sum(347, "+", 285), "7+5=12, 4+8+1=13, 3+2+1=6, so 347 + 285 = 632"),
+        (Sum(523, "-", 278), "13-8=5, 11-7=4, 4-2=2, so 523 - 278 = 245"),
+        (Sum(8, "-", 15), "8 - 15 = -7"),
+        (Sum(7, "x", 8), "7 x 8 = 56"),
+        (Sum(738, "/", 6), "7/6=1 r 1, 13/6=2 r 1, 18/6=3 r 0, so 738 / 6 = 123"),
+        (Sum(10, "%", 240), "10 x 24 = 240, so 10% of 240 = 24"),
+    ],
+)
+def test_a_sum_is_worked_like_on_paper(drawn, answer):
+    assert drawn.answer() == answer
+
+
+def test_every_step_of_a_working_is_true():
+    rng = random.Random(1)
+    n_steps = 0
+    for _ in range(3000):
+        answer = draw_sum(rng).answer()
+        for a, sign, b, carry, result in EQUATION.findall(answer):
+            value = {"+": int(a) + int(b), "-": int(a) - int(b), "x": int(a) * int(b)}[sign]
+            assert value + int(carry or 0) == int(result), answer
+            n_steps += 1
+        for a, b, times, rest in DIVISION.findall(answer):
+            assert divmod(int(a), int(b)) == (int(times), int(rest)), answer
+    assert n_steps > 3000
+
+
+def test_a_working_ends_in_what_python_computes():
+    rng = random.Random(2)
+    for _ in range(3000):
+        drawn = draw_sum(rng)
+        a, b = drawn.first, drawn.second
+        result = drawn.answer().rpartition(" = ")[2]
+        if drawn.sign == "/":
+            times, _, rest = result.partition(" remainder ")
+            assert int(times) * b + int(rest or 0) == a
+        else:
+            value = {"+": a + b, "-": a - b, "x": a * b, "%": a * b / 100}[drawn.sign]
+            assert float(result) == pytest.approx(value)
+
+
+def test_training_never_sees_a_held_out_sum():
+    rng = random.Random(3)
+    assert not any(training_sum(rng).is_held_out for _ in range(5000))
+    assert sum(draw_sum(rng).is_held_out for _ in range(5000)) > 150
+
+
+def test_sums_in_training_dialogues_are_not_held_out():
+    closing = re.compile(r"(?:so|to|इसलिए|ஆகவே) (\d+) ([-+x/]) (\d+) = ")
+    answers = itertools.chain.from_iterable(
+        said("assistant", each) for each in itertools.islice(dialogues(11), 3000)
+    )
+    found = [match.groups() for answer in answers for match in closing.finditer(answer)]
+    # A follow-up ("and plus 7") continues from a result, whatever sum that makes.
+    held_out = [each for each in found if Sum(int(each[0]), each[1], int(each[2])).is_held_out]
+    assert len(found) > 500
+    assert len(held_out) < 0.02 * len(found)
+
+
+def test_a_sum_asked_for_names_both_numbers():
+    rng = random.Random(4)
+    for _ in range(500):
+        drawn = draw_sum(rng)
+        asked = ask_for(rng, drawn, "hi")
+        assert str(drawn.first) in asked
+        assert str(drawn.second) in asked
+
+
+def test_test_prompts_are_in_no_training_dialogue():
+    learned = {
+        text.casefold()
+        for each in itertools.islice(dialogues(12), 4000)
+        for text in said("user", each)
+    }
+    unseen = {text for texts in prompts("test").values() for text in texts}
+    seen = {text for texts in prompts("train").values() for text in texts}
+    assert len(learned & seen) > 100
+    # A few of the shortest ("thank you") are in every set of prompts.
+    assert len(learned & unseen - seen) < 0.01 * len(unseen)
+
+
+def test_every_group_of_prompts_has_an_answer_or_is_declined():
+    for split in ("train", "test"):
+        for name, texts in prompts(split).items():
+            assert texts, name
+            assert groups()[name] or name == "refuse"
+
+
+def test_the_same_seed_gives_the_same_dialogues():
+    first, second = (list(itertools.islice(dialogues(5), 200)) for _ in range(2))
+    assert first == second
+    assert first != list(itertools.islice(dialogues(6), 200))
+
+
+def test_a_dialogue_alternates_until_the_assistant_has_spoken():
+    for dialogue in itertools.islice(dialogues(7), 500):
+        assert dialogue[-1]["role"] == "assistant"
+        spoken = [message["role"] for message in dialogue if message["role"] != "system"]
+        assert all(a != "assistant" or b == "user" for a, b in itertools.pairwise(spoken))
+
+
+def test_no_slot_or_alternative_is_left_open():
+    for dialogue in itertools.islice(dialogues(8), 2000):
+        for answer in said("assistant", dialogue):
+            assert "{" not in answer
+            assert "|" not in answer
+
+
+def test_what_is_recalled_was_told_in_the_dialogue():
+    rng = random.Random(9)
+    for _ in range(400):
+        *before, last = recollect(rng, [])
+        shown = "\n".join(message["content"] for message in before[:-1])
+        match = re.match(r"Your (?:name|order number) is (.+)\.", last["content"])
+        if match:
+            assert match[1] in shown
+
+
+def test_quotations_are_headed_as_memory_heads_them():
+    assert HEADER == quoting.HEADER
+
+
+def test_each_language_can_decline():
+    rng = random.Random(10)
+    for language in ("en", "hi", "hinglish", "ta", "te", "bn", "mr"):
+        asked, answer = declined_exchange(rng, language)
+        assert asked
+        assert answer in refusal_lines(language) + refusal_lines("sum")
+
+
+def test_noise_leaves_numbers_as_they_are():
+    rng = random.Random(13)
+    for _ in range(300):
+        asked = long_sum(rng)
+        assert re.findall(r"\d+", roughen(rng, asked)) == re.findall(r"\d+", asked)
+
+
+def test_intents_of_one_name_mean_the_same_in_all_languages():
+    english = {intent.name for intent in load_intents("en")}
+    shared = [intent.name for intent in load_intents("hi") if intent.name in english]
+    assert {"greet", "refund", "upi", "track"} <= set(shared)
