@@ -40,6 +40,7 @@ from gateway.rate_limit import RateLimiter
 from gateway.responder import Responder
 from gateway.routes import admin, conversations, costs, dashboard, pages, system, turns
 from gateway.routes.chat import ChatEndpoint
+from gateway.routing import open_router
 from gateway.services import Services
 from gateway.settings import Settings, shared_metrics_folder
 from gateway.state import GuardedRedis, embedded_redis, open_redis, warn_of_volatility
@@ -61,8 +62,6 @@ from policies.ledger import Ledger
 from policies.reports import Reports
 from policies.store import PolicyStore
 from policies.usage import Rates
-from router.classifier import OnnxClassifier
-from router.errors import ModelFileError
 from router.route import Router
 
 log = logging.getLogger("turnwise")
@@ -171,7 +170,8 @@ async def open_services(
             clock=utc_now,
             keep=background.keep,
         )
-        router = _open_router(degradations)
+        encodings = _open_encodings(settings, redis, degradations, stack)
+        router = open_router(encodings, degradations, random.Random().random)
         loads = _loads(settings, backends)
         writer = SummaryWriter(
             tenants=tenants,
@@ -186,7 +186,6 @@ async def open_services(
             new_id=new_id,
             degradations=degradations,
         )
-        encodings = _open_encodings(settings, redis, degradations, stack)
         memory = await _open_memory(
             settings, redis, encodings, writer.complete, degradations, stack
         )
@@ -338,20 +337,6 @@ def _embedder(settings: Settings) -> OnnxEmbedder:
     if model == "bundled":
         return OnnxEmbedder.from_folder()
     return OnnxEmbedder.from_folder(Path(model), is_english=False)
-
-
-def _open_router(degradations: Degradations) -> Router:
-    draw = random.Random().random
-    try:
-        classifier = OnnxClassifier.load()
-    except ModelFileError as error:
-        degradations.failed("classifier", error, "start")
-        return Router(None, draw=draw)
-
-    def on_failure(error: Exception) -> None:
-        degradations.failed("classifier", error, "a turn")
-
-    return Router(classifier, draw=draw, on_failure=on_failure)
 
 
 def _local_counter(model: str) -> TokenCounter | None:

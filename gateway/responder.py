@@ -177,8 +177,9 @@ class Responder:
             currency=path.tenant.currency,
             usd_rate=self._meter.nothing(path.tenant).rate,
         )
-        decision = self._router.route(
+        decision = await self._router.route_in_stages(
             request,
+            tenant=path.tenant.id,
             policy=path.policy,
             catalog=self._catalog,
             budget_state=await self._meter.budget_state(path.tenant, path.policy, disclosure),
