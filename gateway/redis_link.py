@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, cast
 
 import hiredis
@@ -100,17 +100,21 @@ class RedisLink:
         self._probe: asyncio.Task[None] | None = None
         self.known_scripts: set[str] = set()
 
-    async def call(self, args: Sequence[Any]) -> Any:
-        """Send one command and return its reply; an error reply is returned, not raised.
+    def call(self, args: tuple[Any, ...]) -> Awaitable[Any]:
+        """Send one command and return what to await for its reply; an error reply is no raise.
 
         Raises:
             RedisAway: the breaker is open.
             redis.exceptions.ConnectionError, redis.exceptions.TimeoutError: no reply.
         """
-        wire = self._wire or await self._open()
-        return await wire.send(_packed(args), 1)
+        data = _packed(args)
+        wire = self._wire
+        return self._call_when_open(data) if wire is None else wire.send(data, 1)
 
-    async def call_many(self, commands: Iterable[Sequence[Any]]) -> list[Any]:
+    async def _call_when_open(self, data: bytes) -> Any:
+        return await (await self._open()).send(data, 1)
+
+    async def call_many(self, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
         """Send commands as one and return their replies in order, error replies among them.
 
         Raises:
@@ -304,11 +308,12 @@ class _Wire(asyncio.Protocol):
                 each.future.exception()
 
 
-def _packed(args: Sequence[Any]) -> bytes:
+def _packed(args: tuple[Any, ...]) -> bytes:
     name = args[0]
-    if isinstance(name, str) and " " in name:
+    if " " in name:
         args = (*name.split(), *args[1:])
     try:
-        return bytes(hiredis.pack_command(tuple(args)))
+        data: bytes = hiredis.pack_command(args)
     except TypeError as error:
         raise DataError(f"{name} has an argument that Redis cannot take: {error}") from error
+    return data

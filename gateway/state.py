@@ -8,7 +8,7 @@ until a probe in the background is answered.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -120,7 +120,7 @@ class GuardedRedis(Redis):
         reply = await self.reply_to(args)
         return _translated(self.response_callbacks, reply, args[0], options)
 
-    async def reply_to(self, args: Sequence[Any]) -> Any:
+    async def reply_to(self, args: tuple[Any, ...]) -> Any:
         """Return the reply to one command as Redis sent it.
 
         Raises:

@@ -52,6 +52,7 @@ class TurnMemory:
         self._opened: OpenConversation | None = None
         self._new: tuple[Message, ...] = turn.messages
         self._instructions: str | None = None
+        self._counted: tuple[TokenCounter, int] | None = None
 
     @property
     def is_named(self) -> bool:
@@ -94,8 +95,13 @@ class TurnMemory:
 
     def needed_tokens(self, count: TokenCounter) -> int:
         """Return the tokens that any model's prompt must hold: all of it, or the new part."""
-        needed = self._turn.messages if self._opened is None else self._new
-        return count_messages(needed, count, self._turn.params.get("tools"))
+        if self._opened is not None:
+            return count_messages(self._new, count, self._turn.params.get("tools"))
+        # Asked once for routing and once for the model, which most often are the same.
+        if self._counted is None or self._counted[0] is not count:
+            tools = self._turn.params.get("tools")
+            self._counted = count, count_messages(self._turn.messages, count, tools)
+        return self._counted[1]
 
     async def context_for(self, window_tokens: int, count: TokenCounter) -> Context:
         """Return the context for a model that has this much room for the prompt.
@@ -103,10 +109,9 @@ class TurnMemory:
         Raises:
             memory.errors.ContextTooLarge: instructions and the last user message do not fit.
         """
-        tools: Any = self._turn.params.get("tools")
         if self._opened is None:
-            messages = self._turn.messages
-            return Context(messages, count_messages(messages, count, tools))
+            return Context(self._turn.messages, self.needed_tokens(count))
+        tools: Any = self._turn.params.get("tools")
         return await self._memory.build_context(
             self._opened,
             self._new,

@@ -24,7 +24,7 @@ from gateway.errors import (
 from policies.usage import Usage
 
 _DONE = b"[DONE]"
-_OWN_DELTA_FIELDS = ("role", "content")
+_OWN_DELTA_FIELDS = frozenset(("role", "content"))
 _EMPTY: Mapping[str, Any] = {}
 
 
@@ -131,11 +131,13 @@ class ReplyReader:
             piece = choice.get(key) or _EMPTY
             finish_reason = choice.get("finish_reason")
             content = piece.get("content")
-            fields = {
-                name: value
-                for name, value in piece.items()
-                if value is not None and value != [] and name not in _OWN_DELTA_FIELDS
-            }
+            fields = _EMPTY
+            if not _OWN_DELTA_FIELDS.issuperset(piece):
+                fields = {
+                    name: value
+                    for name, value in piece.items()
+                    if value is not None and value != [] and name not in _OWN_DELTA_FIELDS
+                }
         except AttributeError as error:
             raise BackendBroken(self.backend, "A choice of the answer is malformed.") from error
         if content is not None and not isinstance(content, str):
