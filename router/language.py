@@ -33,18 +33,22 @@ _HINGLISH_ENDINGS = (
     *("aayin", "aayein", "aayn", "aayen", "aao", "ayen", "iye", "iyega", "enge", "ega", "egi"),
     *("kar", "karke", "unga", "ungi", "wala", "wali", "wale"),
 )
+# English has these words at most as names; between two others they are Hindi.
+_POSTPOSITIONS = frozenset(("ki", "mein", "mei", "par"))
 
 
 class Languages:
     """Tells the languages apart; `lists` maps hi, mr, ne, hi-Latn, either and en to their words.
 
-    Words of `either` are English words or names too: they count only beside one of hi-Latn.
+    Words of `either` are English words or names too: they count only beside one of hi-Latn. After
+    any word but those of `takes-me`, "me" says where, as Hindi does: "Dallas me events".
     """
 
     def __init__(self, lists: Mapping[str, frozenset[str]]) -> None:
         self._hindi, self._marathi, self._nepali = lists["hi"], lists["mr"], lists["ne"]
         self._either, self._english = lists["either"], lists["en"]
         self._hinglish = lists["hi-Latn"] - self._either
+        self._takes_me = lists["takes-me"]
 
     @classmethod
     def load(cls, folder: Path) -> Languages:
@@ -82,13 +86,25 @@ class Languages:
             n_hindi += any(word.endswith(_HINGLISH_ENDINGS) and len(word) > 4 for word in letters)
         if n_hindi:
             n_either = sum(map(self._either.__contains__, words))
-            if n_hindi >= 2 and 2 * (n_hindi + n_either) >= n_english:
+            if n_hindi >= 2 and 8 * (n_hindi + n_either) >= n_english:
                 return "hi-Latn"
-            if n_hindi == 1 and n_english - (n_either > 0) <= 1:
+            if n_hindi == 1 and n_english <= (6 if n_either else 3):
                 return "hi-Latn"
+        elif n_english <= 1 and self._is_placed(words):
+            return "hi-Latn"
         if n_english == 0 and len(letters) >= 6 and len(letters) > 0.7 * len(words):
             return "und"
         return "en"
+
+    def _is_placed(self, words: list[str]) -> bool:
+        """Return whether a word between two others is one that Hindi puts after a noun."""
+        inner = words[1:-1]
+        if not _POSTPOSITIONS.isdisjoint(inner):
+            return True
+        if "me" not in inner:
+            return False
+        before = words[inner.index("me")]
+        return before[0].isalpha() and before not in self._takes_me
 
     def _devanagari(self, words: list[str]) -> str:
         votes = {"hi": 0, "mr": 0, "und": 0}

@@ -10,12 +10,15 @@ import argparse
 import gzip
 import json
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a checkout without installing
 
 from memory.conversation import Message
 from router.augment import (
@@ -58,7 +61,10 @@ def rows_of(data: Path) -> list[dict[str, str]]:
 
 
 def languages(classifier: OnnxClassifier, data: Path) -> None:
-    """Print the share of right language labels; the word lists were mended on these sets."""
+    """Print the share of right language labels.
+
+    Word lists were mended on all these sets but one: Hinglish-TOP's test split was never looked at.
+    """
     right: Counter[str] = Counter()
     seen: Counter[str] = Counter()
     known = {"en", "hi", "ta", "te", "bn", "mr"}
@@ -67,12 +73,14 @@ def languages(classifier: OnnxClassifier, data: Path) -> None:
             continue
         wanted = row["lang"] if row["lang"] in known else "und"
         wanted = "hi-Latn" if row["lang"] == "hi-en" else wanted
+        is_held_out = row["source"] == "hinglish_top" and row["split"] == "test"
         label = classifier.predict([Message("user", row["prompt"])]).labels.language
-        seen[wanted] += 1
-        right[wanted] += label == wanted
+        name = f"{wanted} test" if is_held_out else wanted
+        seen[name] += 1
+        right[name] += label == wanted
     print("\nlanguage   sentences   right")
     for language, n_seen in seen.items():
-        print(f"{language:9s}  {n_seen:9d}   {right[language] / n_seen:.4f}")
+        print(f"{language:12s}  {n_seen:6d}   {right[language] / n_seen:.4f}")
 
 
 def steadiness(classifier: OnnxClassifier, data: Path) -> None:
