@@ -24,10 +24,10 @@ from local_models.bundled.sums import SO, Sum, ask_for, draw_sum, several_sums, 
 HERE = Path(__file__).parent
 SHARES = {"en": 0.6, "hinglish": 0.17, "hi": 0.12, "ta": 0.06, "more": 0.05}
 KINDS = {
-    "intent": 0.37,
-    "sum": 0.28,
-    "prompt": 0.13,
-    "declined": 0.14,
+    "intent": 0.31,
+    "sum": 0.27,
+    "prompt": 0.22,
+    "declined": 0.12,
     "phrase": 0.05,
     "salad": 0.03,
 }

@@ -29,7 +29,7 @@ from local_models.bundled.corpus import HERE, dialogues
 
 log = logging.getLogger(__name__)
 CONTEXT_TOKENS = 2048
-BATCH_TOKENS = 3072
+BATCH_TOKENS = 1536
 HELD_OUT_SEED = 7_000_001
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 # Marks (Mn, Mc) stay with their letters: Indic words would fall apart otherwise. Digits stand
