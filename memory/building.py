@@ -112,11 +112,13 @@ def _ranked(
     else:
         documents = np.fromiter((item.seq - 1 for item in folded), np.intp, len(folded))
     lexical = remembered.indexed().scores(query)
-    meaning = None
+    meaning = means = None
     if encoding is not None and len(remembered.vectors):
         also = np.argsort(-lexical)[:_ALSO_COMPARED].astype(np.intp)
         meaning = remembered.vectors.scores(encoding, also[also < len(remembered.vectors)])
-    order = rank(documents, query, remembered.traits, Signals(lexical, meaning), recall)
+        means = remembered.vectors.means
+    signals = Signals(lexical, meaning, means)
+    order = rank(documents, query, remembered.traits, signals, recall)
     return [folded[i] for i in order[:_MOST_QUOTED]]
 
 

@@ -182,7 +182,8 @@ class Memory:
             reserved_tokens: tokens taken already, by tool definitions and the like.
             use_summary: whether the policy allows a summary.
             use_recall: whether the policy allows recall.
-            patience_s: how long to wait for the vectors of items that came in just now.
+            patience_s: how long to wait for the vectors of items that came in just now; the query's
+                own gets at least as long.
 
         Raises:
             ContextTooLarge: if instructions and the last user message do not fit.
@@ -366,7 +367,7 @@ class Memory:
             return None
         await self._keeper.wait_for(remembered, patience_s)
         try:
-            async with asyncio.timeout(self.config.query_patience_s):
+            async with asyncio.timeout(max(self.config.query_patience_s, patience_s)):
                 return await self._encodings.encode(opened.conversation.tenant, query)
         except (EmbedderBusy, TimeoutError) as error:
             self._on_failure(error)

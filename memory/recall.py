@@ -11,36 +11,39 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from memory.columns import Column
+from memory.columns import Column, product
 from memory.conversation import Item
 from memory.dates import dates_in, nearness
 from memory.quoting import speaker_of, time_said
 
-_SESSION_GAP_S = 3600.0
+SESSION_GAP_S = 3600.0
+"""A silence of this length ends a session."""
+
+
+_SESSION_BEST = 3
+_EXEMPLARS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class RecallWeights:
     """How much each signal counts; the two searches are scaled to 0..1 first.
 
-    `before` and `after` lend an item part of its neighbours' scores, `answers` part of the score
-    of a question just before it; `question` is taken from items that only ask; `speaker` goes to
-    items of the one speaker whom the query names; `session` lends an item part of the mean of its
-    session's three best; `date` goes to what was said around a date the query names;
-    `length` is taken from an item for each e-fold of its length, as it leaves less room for others.
-    Measured in benchmarks/memory.
+    The sum of the two searches is an item's relevance. `likeness` goes to items that mean what the
+    five most relevant ones mean (pseudo-relevance feedback: Rocchio 1971); `answers` lends an item
+    part of the relevance of a question just before it; `question` is taken from items that only
+    ask; `speaker` goes to items of the one speaker whom the query names; `session` lends an item
+    part of the mean relevance of its session's three best; `date` goes to what was said around a
+    date the query names. Chosen with one conversation left out at a time; see docs/memory.md.
     """
 
     lexical: float = 1.0
-    meaning: float = 2.0
-    before: float = 0.1
-    after: float = 0.07
-    answers: float = 0.15
-    question: float = 0.1
-    speaker: float = 0.2
-    session: float = 0.3
-    date: float = 0.25
-    length: float = 0.1
+    meaning: float = 2.2
+    likeness: float = 0.6
+    answers: float = 0.25
+    question: float = 0.35
+    speaker: float = 0.4
+    session: float = 0.5
+    date: float = 1.6
 
 
 class Traits:
@@ -50,28 +53,22 @@ class Traits:
         self._times = Column(np.float64)
         self._speakers = Column(np.int32)
         self._asks = Column(np.float32)
-        self._lengths = Column(np.float32)
         self._names: dict[str, int] = {}
 
     def add(self, item: Item) -> None:
         """Add the next item."""
         self._times.append(time_said(item).timestamp())
         self._speakers.append(self._names.setdefault(speaker_of(item).casefold(), len(self._names)))
-        self._lengths.append(np.log(40 + len(item.message.text)))
         self._asks.append(item.message.text.rstrip().endswith(("?", "\u061f", "\uff1f")))
-
-    def lengths(self, documents: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return the natural logarithm of each document's characters: float32 [n]."""
-        return self._lengths.values[documents]
 
     def asks(self, documents: NDArray[np.intp]) -> NDArray[np.float32]:
         """Mark the documents that end in a question: float32 [n]."""
         return self._asks.values[documents]
 
     def sessions(self, documents: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Return the session number of each document; a silence of an hour begins a new one."""
+        """Return ascending session numbers from 0; a silence of an hour begins a new session."""
         times = self._times.values[documents]
-        gaps = np.abs(np.diff(times, prepend=times[:1])) > _SESSION_GAP_S
+        gaps = np.abs(np.diff(times, prepend=times[:1])) > SESSION_GAP_S
         numbers: NDArray[np.intp] = np.cumsum(gaps)
         return numbers
 
@@ -91,10 +88,14 @@ class Traits:
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Scores of every document of a conversation: float32 [n]; `meaning` None without vectors."""
+    """Scores of every document of a conversation: float32 [n]; `meaning` None without vectors.
+
+    `means` holds the mean vector of each document that has vectors: float32 [m, dim], unit length.
+    """
 
     lexical: NDArray[np.float32]
     meaning: NDArray[np.float32] | None = None
+    means: NDArray[np.float32] | None = None
 
 
 def rank(
@@ -115,48 +116,50 @@ def rank(
     """
     if not len(documents):
         return np.zeros(0, np.intp)
-    score = weights.lexical * _scaled(signals.lexical[documents])
+    relevance = weights.lexical * _scaled(signals.lexical[documents])
     if signals.meaning is not None:
-        score = score + weights.meaning * _scaled(_known(signals.meaning, documents))
-    asks = traits.asks(documents)
-    answers = _shifted(score * asks)
-    score = score + weights.before * _shifted(score) + weights.after * _shifted(score, -1)
-    score = score + weights.answers * answers - weights.question * asks
-    score = score + weights.speaker * traits.named(documents, query)
-    score = score + weights.date * nearness(traits.days(documents), dates_in(query))
-    score = score - weights.length * traits.lengths(documents)
-    score = score + weights.session * _session_scores(score, traits.sessions(documents))
+        relevance = relevance + weights.meaning * _scaled(_known(signals.meaning, documents))
+    asks, sessions = traits.asks(documents), traits.sessions(documents)
+    score = relevance - weights.question * asks
+    score[1:] += weights.answers * (relevance * asks)[:-1] * (sessions[1:] == sessions[:-1])
+    score += weights.session * _session_relevance(relevance, sessions)
+    score += weights.speaker * traits.named(documents, query)
+    score += weights.date * nearness(traits.days(documents), dates_in(query))
+    if signals.means is not None:
+        score += weights.likeness * _scaled(_likeness(signals.means, documents, relevance))
     order: NDArray[np.intp] = np.argsort(-score, kind="stable")
     return order
 
 
-def _known(meaning: NDArray[np.float32], documents: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return scores of the documents; those not encoded yet count as the average one."""
-    known = documents < len(meaning)
-    scores = np.full(len(documents), meaning.mean() if len(meaning) else 0, np.float32)
-    scores[known] = meaning[documents[known]]
+def _known(values: NDArray[np.float32], documents: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Return values of the documents; those not encoded yet count as the average one."""
+    known = documents < len(values)
+    scores = np.full(len(documents), values.mean() if len(values) else 0, np.float32)
+    scores[known] = values[documents[known]]
     return scores
 
 
-def _shifted(values: NDArray[np.float32], by: int = 1) -> NDArray[np.float32]:
-    shifted = np.zeros_like(values)
-    if by > 0:
-        shifted[by:] = values[:-by]
-    else:
-        shifted[:by] = values[-by:]
-    return shifted
+def _likeness(
+    means: NDArray[np.float32], documents: NDArray[np.intp], relevance: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return how near each document's mean is to that of the most relevant documents."""
+    best = np.argsort(-relevance, kind="stable")[:_EXEMPLARS]
+    best = best[documents[best] < len(means)]
+    weight = relevance[best] - relevance[best].min(initial=np.inf) + np.float32(0.1)
+    centre = (means[documents[best]] * weight[:, None]).sum(0)
+    return _known(product(means, centre[:, None])[:, 0], documents)
 
 
-def _session_scores(score: NDArray[np.float32], sessions: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Return for each item the mean of its session's three best scores."""
-    n_sessions = int(sessions.max()) + 1
-    best = np.zeros(n_sessions, np.float32)
-    order = np.lexsort((-score, sessions))
-    starts = np.searchsorted(sessions[order], np.arange(n_sessions))
-    for number, start in enumerate(starts):
-        stop = starts[number + 1] if number + 1 < n_sessions else len(order)
-        best[number] = score[order[start : min(start + 3, stop)]].mean()
-    of_items: NDArray[np.float32] = best[sessions]
+def _session_relevance(
+    relevance: NDArray[np.float32], sessions: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """Return for each item the mean relevance of its session's three best."""
+    order = np.lexsort((-relevance, sessions))
+    starts = np.flatnonzero(np.diff(sessions, prepend=-1))
+    is_best = np.arange(len(order)) - starts[sessions] < _SESSION_BEST
+    sums = np.add.reduceat(np.where(is_best, relevance[order], 0), starts)
+    means = sums / np.add.reduceat(is_best.astype(np.float32), starts)
+    of_items: NDArray[np.float32] = means[sessions].astype(np.float32)
     return of_items
 
 

@@ -12,10 +12,12 @@ from memory.context import weight_of
 from memory.conversation import Item
 from memory.embedder import DIMENSIONS
 from memory.lexical import LexicalIndex
-from memory.quoting import speaker_of
-from memory.recall import Traits
+from memory.quoting import speaker_of, time_said
+from memory.recall import SESSION_GAP_S, Traits
 from memory.replies import Loaded
 from memory.vectors import TokenVectors
+
+_LEANS_ON_ITEMS = 2
 
 
 class Remembered:
@@ -74,6 +76,17 @@ def spoken(item: Item) -> str:
     """Return the text an item's vectors are made of: who said what."""
     text = item.message.text
     return f"{speaker_of(item)}: {text}" if text else ""
+
+
+def said_before(items: Sequence[Item], n: int) -> str:
+    """Return the two items before item `n` in its session: what its vectors lean on."""
+    first = n
+    while first > max(0, n - _LEANS_ON_ITEMS):
+        gap = time_said(items[first]) - time_said(items[first - 1])
+        if abs(gap.total_seconds()) > SESSION_GAP_S:
+            break
+        first -= 1
+    return "\n".join(spoken(item) for item in items[first:n])
 
 
 def searchable(item: Item) -> str:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 from memory.embedder import NOTHING, Embedder
-from memory.remembered import Remembered, spoken
+from memory.remembered import Remembered, said_before, spoken
 from memory.vector_store import VectorStore
 
 _QUEUE = 1000
@@ -84,10 +84,12 @@ class VectorKeeper:
         vectors = remembered.vectors
         await self._load(remembered)
         first = len(vectors)
-        for item in remembered.items[first : first + _BATCH]:
+        for n, item in enumerate(remembered.items[first : first + _BATCH], first):
             text = spoken(item)
             if text and self._embedder.can_read(text):
-                (encoding,) = await self._embedder.encode([text])
+                before = said_before(remembered.items, n)
+                before = before if self._embedder.can_read(before) else ""
+                (encoding,) = await self._embedder.encode([text], before)
                 vectors.add(encoding.tokens)
             else:
                 vectors.add(NOTHING)

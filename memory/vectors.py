@@ -43,6 +43,13 @@ class TokenVectors:
         self._means.append(mean / max(float(np.linalg.norm(mean)), 1e-6))
         self._stops.append(len(self._flat))  # last: it says that the document is complete
 
+    @property
+    def means(self) -> NDArray[np.float32]:
+        """The mean vector of each document: float32 [n, dimensions], unit length or zero."""
+        n = len(self._stops)
+        means: NDArray[np.float32] = self._means.values[:n]
+        return means
+
     def row(self, number: int) -> NDArray[np.int8]:
         """Return the vectors of one document, as they were added or one row of zeros."""
         stops = self._stops.values

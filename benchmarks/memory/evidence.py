@@ -27,7 +27,7 @@ from memory import Conversation, Item, MemoryConfig, Message
 from memory.building import ContextRequest, context_of
 from memory.counting import TokenCounter
 from memory.embedder import OnnxEmbedder
-from memory.remembered import Remembered, spoken
+from memory.remembered import Remembered, said_before, spoken
 from memory.replies import Loaded
 
 
@@ -125,8 +125,9 @@ def main() -> None:
     conversations = [json.loads(path.read_text()) for path in sorted(options.data.glob("*.json"))]
     remembered = [conversation_of(data) for data in conversations]
     for held in remembered:
-        for item in held.items if embedder else ():
-            held.vectors.add(embedder.encode_now([spoken(item)])[0].tokens)
+        for n, item in enumerate(held.items if embedder else ()):
+            before = said_before(held.items, n)
+            held.vectors.add(embedder.encode_now([spoken(item)], before)[0].tokens)
     rows: dict[str, dict[int, float]] = defaultdict(dict)
     for limit in map(int, options.tokens.split(",")):
         found = [

@@ -21,7 +21,7 @@ class FakeEmbedder:
     def can_read(self, text: str) -> bool:
         return text.isascii()
 
-    async def encode(self, texts: Sequence[str]) -> list[Encoding]:
+    async def encode(self, texts: Sequence[str], before: str = "") -> list[Encoding]:
         if self.is_busy:
             raise EmbedderBusy(1)
         self.asked += texts

@@ -47,6 +47,18 @@ def test_long_and_empty_texts_are_encoded(embedder: OnnxEmbedder) -> None:
     assert len(empty.tokens) == 0
 
 
+def test_what_was_said_before_lends_its_context_and_no_vectors(embedder: OnnxEmbedder) -> None:
+    (alone,) = embedder.encode_now(["Yes, there."])
+    (after,) = embedder.encode_now(["Yes, there."], "Did you grow up in Madurai?")
+    (asked,) = embedder.encode_now(["Madurai"])
+    assert alone.tokens.shape == after.tokens.shape
+
+    def likeness(tokens: np.ndarray) -> float:
+        return float((tokens.astype(float) @ asked.tokens.astype(float).T).max())
+
+    assert likeness(after.tokens) > likeness(alone.tokens)
+
+
 def test_a_script_it_was_not_trained_on_is_not_trusted(embedder: OnnxEmbedder) -> None:
     assert embedder.can_read("café au lait")
     assert embedder.can_read("kya haal hai")

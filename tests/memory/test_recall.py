@@ -51,8 +51,22 @@ def test_items_of_a_session_that_matches_rise() -> None:
 def test_items_without_vectors_yet_count_as_average() -> None:
     traits = traits_of("a", "b", "c")
     signals = Signals(np.zeros(3, np.float32), np.array([1.0, 0.0], np.float32))
-    ranked = rank(np.arange(3), "?", traits, signals, RecallWeights(session=0, before=0, after=0))
+    ranked = rank(np.arange(3), "?", traits, signals, RecallWeights(session=0))
     assert ranked.tolist() == [0, 2, 1]
+
+
+def test_what_means_the_same_as_the_best_matches_rises() -> None:
+    traits = traits_of("a", "b", "c", "d")
+    means = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], np.float32)
+    signals = Signals(np.array([1, 0, 0, 0], np.float32), None, means)
+    ranked = rank(np.arange(4), "?", traits, signals, RecallWeights())
+    assert ranked.tolist()[:2] == [0, 2]
+
+
+def test_a_session_counts_by_its_three_best() -> None:
+    traits = traits_of(*"abcdefgh", gap_before=5)
+    lexical = [0.5, 0.5, 0.5, 0, 0, 1, 0, 0]
+    assert order(traits, lexical, session=0.9)[:4] == [5, 0, 1, 2]
 
 
 def test_nothing_to_rank_is_no_error() -> None:

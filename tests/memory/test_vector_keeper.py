@@ -3,15 +3,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from redis.asyncio import Redis
 
-from memory import ConversationStore, Memory, MemoryConfig, Message
+from memory import ConversationStore, Item, Memory, MemoryConfig, Message
 from memory.conversation import Context
 from memory.embedder import DIMENSIONS
 from memory.embedding_cache import EmbeddingCache
 from memory.opened import OpenConversation
+from memory.remembered import said_before
 from memory.vector_store import VectorStore
 from tests.memory.fakes import FakeEmbedder
 
@@ -128,3 +130,19 @@ async def test_a_query_in_a_foreign_script_is_not_encoded(
     async with running(store, redis, embedder, failures) as memory:
         await ask(memory, await filled(memory), "मौसम कैसा है?")
     assert "मौसम कैसा है?" not in embedder.asked
+
+
+def test_an_items_vectors_lean_on_two_items_of_its_session() -> None:
+    start = datetime(2026, 5, 1, tzinfo=UTC)
+    hours = [0, 0, 0, 5, 5]
+    items = [
+        Item(f"msg_{n}_a", n + 1, user(str(n)), start + timedelta(hours=hour))
+        for n, hour in enumerate(hours)
+    ]
+    assert [said_before(items, n) for n in range(5)] == [
+        "",
+        "user: 0",
+        "user: 0\nuser: 1",
+        "",
+        "user: 3",
+    ]
