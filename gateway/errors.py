@@ -74,12 +74,23 @@ class AuthUnavailable(AuthError):
 
 
 class BackendError(GatewayError):
-    """An upstream did not answer; `backend` is its name in the configuration."""
+    """An upstream did not answer; `backend` is its name in the configuration.
 
-    def __init__(self, backend: str, message: str, *, status: int | None = None) -> None:
+    `retry_after_s` is how long it wants, or is, to be left alone; None where that is not known.
+    """
+
+    def __init__(
+        self,
+        backend: str,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.backend = backend
         self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class BackendUnavailable(BackendError):
@@ -91,18 +102,7 @@ class BackendTimeout(BackendError):
 
 
 class BackendOverloaded(BackendError):
-    """The upstream is out of capacity; `retry_after_s` is its own word, None without one."""
-
-    def __init__(
-        self,
-        backend: str,
-        message: str,
-        *,
-        status: int | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(backend, message, status=status)
-        self.retry_after_s = retry_after_s
+    """The upstream is out of capacity."""
 
 
 class BackendRejected(BackendError):

@@ -30,6 +30,7 @@ from memory.errors import (
     ConversationExists,
     ConversationNotFound,
     IdempotencyMismatch,
+    ImportRefused,
     InvalidConversationId,
     InvalidItem,
     ItemNotFound,
@@ -129,12 +130,12 @@ def _of_backend(error: BaseException) -> HttpError | None:
             return HttpError(400, _INVALID, error.code or "upstream_rejected", message, error.param)
         case BackendTimeout():
             return HttpError(504, "server_error", "timeout", str(error))
-        case BackendOverloaded():
-            wait_s = max(1, math.ceil(error.retry_after_s or 1))
-            headers = {"retry-after": str(wait_s)}
-            return HttpError(503, "server_error", "upstream_unavailable", str(error), None, headers)
         case BackendError():
-            return HttpError(503, "server_error", "upstream_unavailable", str(error))
+            wait_s = error.retry_after_s
+            if wait_s is None and isinstance(error, BackendOverloaded):
+                wait_s = 1
+            headers = {} if wait_s is None else {"retry-after": str(max(1, math.ceil(wait_s)))}
+            return HttpError(503, "server_error", "upstream_unavailable", str(error), None, headers)
     return None
 
 
@@ -187,7 +188,7 @@ def _of_memory(error: BaseException) -> HttpError | None:
             return HttpError(413, _INVALID, "request_too_large", str(error))
         case InvalidItem():
             return HttpError(400, _INVALID, "invalid_item", str(error))
-        case TipConflict():
+        case TipConflict() | ImportRefused():
             return HttpError(409, _INVALID, "conversation_conflict", str(error))
         case IdempotencyMismatch():
             return HttpError(422, "idempotency_error", "idempotency_key_mismatch", str(error))

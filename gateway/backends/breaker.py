@@ -75,7 +75,7 @@ class BackendBreaker:
         if state == "open":
             wait_s = max(0.0, (self._open_until_s or 0.0) - self._monotonic_s())
             text = f"{self.name} keeps failing; it is tried again in {wait_s:.1f} s."
-            raise BackendUnavailable(self.name, text)
+            raise BackendUnavailable(self.name, text, retry_after_s=wait_s)
         self._is_trying = state == "half_open"
         return self._is_trying
 

@@ -11,6 +11,7 @@ from gateway.errors import (
     BackendRejected,
     BackendUnavailable,
 )
+from gateway.http_errors import http_error_of
 from tests.fakes import FakeBackend
 
 CALL = Call("m", (), {}, True, "req_1", "s", 1.0, 1.0, 1.0)
@@ -147,3 +148,13 @@ async def test_a_caller_who_leaves_is_nobodys_failure(
         await events.aclose()
     assert fake.n_closed_early == 5
     assert backend.breaker.state == "closed"
+
+
+async def test_an_open_breaker_says_when_it_may_be_tried_again(
+    backend: BreakingBackend, fake: FakeBackend
+) -> None:
+    fake.script = [DOWN]
+    await fail(backend, 3)
+    with pytest.raises(BackendError) as refused:
+        await ask(backend)
+    assert http_error_of(refused.value).headers == {"retry-after": "2"}
