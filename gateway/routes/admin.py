@@ -15,6 +15,7 @@ from gateway.errors import RequestError
 from gateway.keys import TENANT_SCOPES
 from gateway.routes import admin_policy
 from gateway.routes.admin_policy import existing_tenant
+from gateway.routes.audited_route import AuditedRoute
 from gateway.routes.dependencies import Wired, services_of
 from gateway.tenants import Key, Tenant
 from policies.errors import UnknownPolicy
@@ -27,7 +28,9 @@ async def admin_of(request: Request) -> Admin:
         InvalidKey: 401.
         InsufficientScope: 403.
     """
-    return await services_of(request).authenticator.authenticate_admin(request.headers)
+    admin = await services_of(request).authenticator.authenticate_admin(request.headers)
+    request.state.admin = admin
+    return admin
 
 
 class _Body(BaseModel):
@@ -54,7 +57,7 @@ TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 _LAST_EXPIRY = datetime(9999, 1, 1, tzinfo=UTC)  # later ones overflow in some time zone
 
-router = APIRouter(prefix="/admin", dependencies=[Depends(admin_of)])
+router = APIRouter(prefix="/admin", dependencies=[Depends(admin_of)], route_class=AuditedRoute)
 router.include_router(admin_policy.router)
 
 
