@@ -38,7 +38,7 @@ from gateway.meter import Meter
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
 from gateway.responder import Responder
-from gateway.routes import admin, conversations, costs, dashboard, pages, system, turns
+from gateway.routes import admin, conversations, costs, dashboard, pages, system, transfer, turns
 from gateway.routes.chat import ChatEndpoint
 from gateway.routing import open_router
 from gateway.services import Services
@@ -105,6 +105,7 @@ def build_app(services: Services) -> Front:
         system.router,
         turns.router,
         costs.router,
+        transfer.router,
         conversations.router,
         admin.router,
         pages.router,

@@ -24,6 +24,7 @@ from gateway.turn import header_value
 log = logging.getLogger("turnwise.http")
 SLASH_IN_NAME = "\udc2f"
 _NAMED_PATHS = "/v1/conversations/"
+_STREAMED = "/import"  # read line by line by its route, which bounds each line
 
 
 class Front:
@@ -78,7 +79,9 @@ class Front:
         try:
             if app is not self._app and scope["method"] != "POST":
                 raise RequestError("Method Not Allowed", status=405, code="method_not_allowed")
-            await app(scope, self._bounded(receive), send_with_id)
+            path: str = scope["path"]
+            is_streamed = path.startswith(_NAMED_PATHS) and path.endswith(_STREAMED)
+            await app(scope, receive if is_streamed else self._bounded(receive), send_with_id)
         except Exception as error:
             # The last line of defence: whatever it is, the caller gets the contract's error.
             failure = http_error_of(error)

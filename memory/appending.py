@@ -98,10 +98,11 @@ def append_call(
         IDEMPOTENCY_ENTRIES,
         *payloads,
     ]
-    return AppendCall(_key_names(keys), args, drafts, stamp, now_ms)
+    return AppendCall(script_keys(keys), args, drafts, stamp, now_ms)
 
 
-def _key_names(keys: ConversationKeys) -> list[str]:
+def script_keys(keys: ConversationKeys) -> list[str]:
+    """Return the keys that append.lua and import.lua take, in their order."""
     return [
         keys.meta,
         keys.log,

@@ -8,6 +8,7 @@
     ├── ItemNotFound             no such item in this conversation                  404
     ├── InvalidItem              an item that cannot be stored as JSON              400
     │   └── ItemTooLarge             over the configured size                       413
+    ├── ImportRefused            an item of an import is not of its place               409
     ├── TipConflict              the conversation moved on; carries the new tip     409
     ├── IdempotencyMismatch      the key was used before with another body          422
     ├── ContextTooLarge          the last message alone does not fit the window     400
@@ -74,6 +75,14 @@ class ItemTooLarge(InvalidItem):
         super().__init__(f"an item of {size_bytes} bytes is over the limit of {limit_bytes}")
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
+
+
+class ImportRefused(MemoryFault):
+    """An item of an import cannot stand where it says; what came before it is kept."""
+
+    def __init__(self, seq: int, reason: str) -> None:
+        super().__init__(f"item {seq} cannot be imported: {reason}")
+        self.seq = seq
 
 
 class TipConflict(MemoryFault):

@@ -59,6 +59,11 @@ def encode_json(value: Mapping[str, Any]) -> bytes:
         raise InvalidItem(f"metadata cannot be stored as JSON: {error}") from error
 
 
+def encode_record(item_id: str, parent: str, created_ms: int, payload: bytes) -> bytes:
+    """Return a record as append.lua would write it."""
+    return b"%b\n%b\n%d\n%b" % (item_id.encode(), parent.encode(), created_ms, payload)
+
+
 def decode_record(record: bytes) -> Item:
     """Return the item of a record."""
     item_id, parent, created_ms, payload = record.split(b"\n", 3)

@@ -15,6 +15,7 @@ from typing import Any, Unpack
 from memory.appending import AppendOptions, append_call
 from memory.conversation import Conversation, Item, Message
 from memory.errors import ConversationDeleted, ConversationNotFound, ItemNotFound
+from memory.importing import ConversationImport, ImportHead
 from memory.keys import TOMBSTONE_S, conversation_keys
 from memory.log_reader import LogReader
 from memory.records import Draft, encode_json, encode_payload, milliseconds_of
@@ -195,6 +196,29 @@ class ConversationStore(LogReader):
             return replayed_of(reply)
         key, parent = options.get("idempotency_key"), options.get("parent")
         raise refusal_of(reply, conversation_id, key, parent)
+
+    def importing(
+        self,
+        tenant: str,
+        conversation_id: str,
+        head: ImportHead,
+        *,
+        retention_s: float | None = None,
+    ) -> ConversationImport:
+        """Return an import into a conversation; nothing is written yet.
+
+        Raises:
+            InvalidConversationId: see check_conversation_id.
+        """
+        return ConversationImport(
+            self._redis,
+            tenant,
+            conversation_id,
+            head,
+            self._new_id,
+            max_item_bytes=self._max_item_bytes,
+            retention_s=retention_s,
+        )
 
     async def set_metadata(
         self, tenant: str, conversation_id: str, metadata: Mapping[str, Any]

@@ -108,7 +108,7 @@ async def create(wired: Wired, principal: Caller, body: CreateBody | None = None
         body.id,
         metadata=body.metadata,
         messages=[_draft(item) for item in body.items or ()],
-        retention_s=_retention_s(wired, principal),
+        retention_s=retention_s(wired, principal),
     )
     return JSONResponse(conversation_to_wire(conversation))
 
@@ -157,7 +157,7 @@ async def append(
         idempotency_key=idempotency_key,
         expected_tip=body.expected_tip,
         parent=body.parent,
-        retention_s=_retention_s(wired, principal),
+        retention_s=retention_s(wired, principal),
     )
     return JSONResponse(_list_to_wire(items, has_more=False))
 
@@ -251,7 +251,7 @@ def item_to_wire(item: Item) -> dict[str, Any]:
     }
 
 
-def _retention_s(wired: Services, principal: Principal) -> float | None:
+def retention_s(wired: Services, principal: Principal) -> float | None:
     """Return after how much silence the tenant's policy lets a conversation expire."""
     tenant = principal.tenant
     days = wired.policies.policy_of(tenant.id, tenant.policy).memory.retention_days
