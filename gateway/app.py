@@ -37,6 +37,7 @@ from gateway.load import Loads
 from gateway.meter import Meter
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
+from gateway.replicas import POLL_S, Replicas
 from gateway.responder import Responder
 from gateway.routes import admin, conversations, costs, dashboard, pages, system, transfer, turns
 from gateway.routes.chat import ChatEndpoint
@@ -140,10 +141,18 @@ async def open_services(
         database = open_database(settings.ledger.url)
         stack.callback(database.dispose)
         await asyncio.to_thread(upgrade, database)
-        tenants = TenantStore(database, pepper=settings.pepper, clock=utc_now)
+        replicas = Replicas(redis)
+        tenants = TenantStore(
+            database, pepper=settings.pepper, clock=utc_now, announce=replicas.announce
+        )
         await tenants.prepare(settings.tenants)
         policies = PolicyStore(
-            database, settings.catalog, folders=settings.policy_dirs, clock=utc_now
+            database,
+            settings.catalog,
+            folders=settings.policy_dirs,
+            clock=utc_now,
+            announce=replicas.announce,
+            timezones=tenants.timezones,
         )
         await policies.prepare(sorted({t.policy for t in settings.tenants.values()}))
         for tenant in await tenants.tenants():
@@ -223,6 +232,7 @@ async def open_services(
                 clock=utc_now,
             ),
             audit=audit,
+            replicas=replicas,
             policies=policies,
             ledger=ledger,
             books=books,
@@ -241,6 +251,9 @@ async def open_services(
         background.every(30.0, "leases", ledger.renew)
         background.every(30.0, "sweep", lambda: _sweep(services))
         background.every(2.0, "policies", policies.refresh)
+        replicas.follow += [policies.refresh, authenticator.forget]
+        background.every(POLL_S, "replicas", replicas.poll)
+        stack.push_async_callback(replicas.leave)
         yield services
         try:
             await _book_touched(services)

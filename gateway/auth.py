@@ -1,8 +1,9 @@
 """From the key of a request to the tenant it stands for, out of process memory when warm.
 
 Owns what may be remembered and for how long. The record is `tenants.py`'s. A change made in this
-process holds at once; one made in another holds within `CHECK_EVERY_S`. Where the database does not
-answer, keys already known go on working for `GRACE_S`, after which every key is refused.
+process holds at once, one made in another when it is announced (`forget`), or else within
+`CHECK_EVERY_S`. Where the database does not answer, keys already known go on working for `GRACE_S`,
+after which every key is refused.
 """
 
 from __future__ import annotations
@@ -133,6 +134,11 @@ class Authenticator:
         if ADMIN_SCOPE not in stored.key.scopes or stored.tenant is not None:
             raise InsufficientScope(ADMIN_SCOPE)
         return Admin(stored.key.id)
+
+    async def forget(self) -> None:
+        """Read every key anew: something changed, here or in another process."""
+        self._version = None
+        self._forget()
 
     async def _stored(self, token: str) -> StoredKey:
         await self._forget_what_changed()

@@ -15,6 +15,7 @@ from gateway.erasure import Eraser
 from gateway.health import Health
 from gateway.idempotency import IdempotencyStore
 from gateway.models import ServedModels
+from gateway.replicas import Replicas
 from gateway.responder import Responder
 from gateway.settings import Settings
 from gateway.telemetry import Degradations, Metrics
@@ -37,6 +38,7 @@ class Services:
     authenticator: Authenticator
     sessions: Sessions
     audit: AuditLog
+    replicas: Replicas
     policies: PolicyStore
     ledger: Ledger
     books: Books

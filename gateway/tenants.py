@@ -7,7 +7,7 @@ is `auth.py`'s, which learns of changes by `n_changes` here and by `version` fro
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -27,11 +27,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from gateway.keys import ADMIN_SCOPE, DEFAULT_SCOPES, hash_of, id_of, new_key
 from gateway.settings import TenantSettings
+from policies.database import Database, unannounced
+from policies.tables import create_tables, insert_into
 
 T = TypeVar("T")
 
@@ -113,8 +113,10 @@ class TenantStore:
         pepper: bytes,
         clock: Callable[[], datetime],
         new_token: Callable[[], str] = new_key,
+        announce: Callable[[], Awaitable[None]] = unannounced,
     ) -> None:
-        self._engine = engine
+        self._database = Database(engine)
+        self._announce = announce
         self._pepper = pepper
         self._clock = clock
         self._new_token = new_token
@@ -130,7 +132,7 @@ class TenantStore:
         A tenant changed over the admin API keeps that change. A key that left the file is dropped.
         Safe to run in several processes at once.
         """
-        await self._run(self._create_tables)
+        await asyncio.to_thread(create_tables, self._database.engine, metadata)
         if tenants is not None:
             await self._change(lambda connection: self._seed(connection, tenants))
 
@@ -164,14 +166,18 @@ class TenantStore:
     async def tenant(self, tenant_id: str) -> Tenant | None:
         """Return a tenant, None when there is none of that id."""
         query = select(_tenants).where(_tenants.c.id == tenant_id)
-        row = await self._read(lambda connection: connection.execute(query).one_or_none())
+        row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
         return None if row is None else _tenant(row)
 
     async def tenants(self) -> list[Tenant]:
         """Return every tenant by id."""
         query = select(_tenants).order_by(_tenants.c.id)
-        rows = await self._read(lambda connection: connection.execute(query).all())
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [_tenant(row) for row in rows]
+
+    async def timezones(self) -> dict[str, str]:
+        """Return the time zone of every tenant."""
+        return {tenant.id: tenant.timezone for tenant in await self.tenants()}
 
     async def delete_tenant(self, tenant_id: str) -> bool:
         """Remove a tenant and its keys; return whether it was there. Books are not touched."""
@@ -217,7 +223,7 @@ class TenantStore:
         """Return a tenant's keys, or the admin keys for None, oldest first, revoked ones too."""
         is_owner = _keys.c.tenant.is_(None) if tenant_id is None else _keys.c.tenant == tenant_id
         query = select(_keys).where(is_owner).order_by(_keys.c.created_us, _keys.c.id)
-        rows = await self._read(lambda connection: connection.execute(query).all())
+        rows = await self._database.read(lambda connection: connection.execute(query).all())
         return [_key(row) for row in rows]
 
     async def revoke_key(self, key_id: str) -> bool:
@@ -246,19 +252,13 @@ class TenantStore:
                 tenant = _tenant(connection.execute(query).one())
             return StoredKey(_key(row), row.hash, tenant)
 
-        return await self._read(find)
+        return await self._database.read(find)
 
     async def version(self) -> int:
         """Return a number that any change in any process raises."""
         query = select(_version.c.version)
-        return int(await self._read(lambda connection: connection.execute(query).scalar() or 0))
-
-    def _create_tables(self) -> None:
-        with self._engine.begin() as connection:
-            for table in metadata.sorted_tables:
-                connection.execute(CreateTable(table, if_not_exists=True))
-                for index in table.indexes:
-                    connection.execute(CreateIndex(index, if_not_exists=True))
+        version = await self._database.read(lambda connection: connection.execute(query).scalar())
+        return int(version or 0)
 
     def _seed(self, connection: Connection, tenants: Mapping[str, TenantSettings]) -> None:
         now_us = _to_us(self._clock())
@@ -298,38 +298,27 @@ class TenantStore:
         *,
         only_origin: str | None = None,
     ) -> None:
-        dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
         where = None if only_origin is None else table.c.origin == only_origin
-        statement = dialect.insert(table).values(**row)
+        statement = insert_into(connection, table).values(**row)
         connection.execute(
             statement.on_conflict_do_update(index_elements=["id"], set_=dict(fresh), where=where)
         )
 
-    async def _read(self, ask: Callable[[Connection], T]) -> T:
-        def work() -> T:
-            with self._engine.connect() as connection:
-                return ask(connection)
-
-        return await self._run(work)
-
     async def _change(self, act: Callable[[Connection], T]) -> T:
-        def work() -> T:
-            with self._engine.begin() as connection:
-                self._upsert(
-                    connection,
-                    _version,
-                    {"id": 1, "version": 1},
-                    {"version": _version.c.version + 1},
-                )
-                return act(connection)
+        def work(connection: Connection) -> T:
+            self._upsert(
+                connection,
+                _version,
+                {"id": 1, "version": 1},
+                {"version": _version.c.version + 1},
+            )
+            return act(connection)
 
         try:
-            return await self._run(work)
+            return await self._database.write(work)
         finally:
             self.n_changes += 1
-
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.to_thread(work)
+            await self._announce()
 
 
 def _tenant(row: Row[Any]) -> Tenant:

@@ -26,7 +26,10 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """At most `limit_micro` per period; settling may pass it by `overshoot_micro`."""
+    """At most `limit_micro` per period; settling may pass it by `overshoot_micro`.
+
+    Without `has_own_timezone` the zone is the tenant's, which the document does not know.
+    """
 
     limit_micro: int
     currency: str
@@ -34,6 +37,7 @@ class Budget:
     timezone: str = "UTC"
     overshoot_micro: int = 0
     ladder: tuple[Rung, ...] = ()
+    has_own_timezone: bool = True
 
     @property
     def refuses_at_micro(self) -> int:

@@ -15,6 +15,10 @@ from sqlalchemy import Connection, Engine
 T = TypeVar("T")
 
 
+async def unannounced() -> None:
+    """Announce a change to nobody: there is one process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Database:
     """One engine, shared by everything that keeps rows in it."""

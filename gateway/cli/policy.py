@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +21,7 @@ from gateway.cli.output import (
     note,
     say,
     say_json,
+    say_table,
 )
 
 if TYPE_CHECKING:
@@ -113,10 +116,7 @@ def show(
 
     async def work() -> tuple[str, int, str]:
         async with _opened(config) as (policies, tenants):
-            owner = tenant_of(tenant, tenants)
-            for newest in await policies.versions(tenant):
-                return newest.name, newest.version, newest.text
-            return owner.policy, 0, policies.text_of(owner.policy)
+            return await _numbered(policies, tenant_of(tenant, tenants), None)
 
     name, version, text = asyncio.run(work())
     if as_json:
@@ -147,6 +147,31 @@ def put(
 
 
 @app.command()
+def diff(
+    tenant: Annotated[str, typer.Argument(help="Whose policy.")],
+    before: Annotated[int, typer.Argument(help="A version; 0 is the file.", min=0)],
+    after: Annotated[int | None, typer.Argument(help="Another; what is live.", min=0)] = None,
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what changed between two versions, field by field."""
+    from policies.difference import difference
+    from policies.document import load_document
+
+    async def work() -> list[str]:
+        async with _opened(config) as (policies, tenants):
+            owner = tenant_of(tenant, tenants)
+            return [(await _numbered(policies, owner, each))[2] for each in (before, after)]
+
+    changes = difference(*(load_document(text, tenant).data for text in asyncio.run(work())))
+    if as_json:
+        say_json([asdict(change) for change in changes])
+        return
+    rows = [[each.field, _shown(each.before), _shown(each.after)] for each in changes]
+    say_table(("field", "before", "after"), rows)
+
+
+@app.command()
 def rollback(
     tenant: Annotated[str, typer.Argument(help="Whose policy.")],
     version: Annotated[int, typer.Argument(help="The version to put again.", min=1)],
@@ -172,6 +197,25 @@ def tenant_of(name: str, tenants: Mapping[str, Tenant]) -> Tenant:
     if name not in tenants:
         raise CommandFailed(f"there is no tenant {name!r}")
     return tenants[name]
+
+
+async def _numbered(
+    policies: PolicyStore, owner: Tenant, number: int | None
+) -> tuple[str, int, str]:
+    """Return name, number and text of a version; 0 is the file, None what is live."""
+    if number is None:
+        live = await policies.live_version(owner.id)
+        number = live.version if live else 0
+    if number == 0:
+        return owner.policy, 0, policies.text_of(owner.policy)
+    for version in await policies.versions(owner.id):
+        if version.version == number:
+            return version.name, version.version, version.text
+    raise CommandFailed(f"{owner.id} has no version {number}")
+
+
+def _shown(value: Any) -> str:
+    return "-" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _say_version(version: PolicyVersion, *, as_json: bool) -> None:

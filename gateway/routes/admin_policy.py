@@ -5,23 +5,27 @@ Entity tags guard against two administrators who edit at once: what was read is 
 
 from __future__ import annotations
 
-import os
-import socket
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.errors import RequestError
 from gateway.routes.dependencies import Wired
+from gateway.services import Services
 from gateway.tenants import Tenant
+from policies.difference import difference
 from policies.document import load_document
 from policies.errors import UnknownPolicy
 from policies.store import PolicyVersion, etag_of
 
 IfMatch = Annotated[str | None, Header()]
+Wait = Literal["live"] | None
+Until = Annotated[AwareDatetime | None, Query()]
+_LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC)  # later ones overflow in some time zone
 
 router = APIRouter(prefix="/tenants/{tenant_id}/policy")
 
@@ -38,18 +42,27 @@ class RollbackBody(BaseModel):
 async def get_policy(wired: Wired, tenant_id: str) -> JSONResponse:
     """Return the policy that the tenant's turns are routed by, and its entity tag."""
     tenant = await existing_tenant(wired, tenant_id)
-    stored = await wired.policies.versions(tenant_id)
-    if stored:
-        newest = stored[0]
-        return _shown(tenant, newest.name, newest.version, newest.text)
-    return _shown(tenant, tenant.policy, 0, wired.policies.text_of(tenant.policy))
+    name, version, text = await _live(wired, tenant)
+    # Whoever writes next must have seen the newest version, also where an override has ended.
+    newest = await wired.policies.versions(tenant_id)
+    etag = newest[0].etag if newest else etag_of(0)
+    return _shown(tenant, name, version, text, etag)
 
 
 @router.put("")
 async def put_policy(
-    wired: Wired, tenant_id: str, request: Request, if_match: IfMatch = None
+    wired: Wired,
+    tenant_id: str,
+    request: Request,
+    if_match: IfMatch = None,
+    wait: Wait = None,
+    until: Until = None,
 ) -> JSONResponse:
-    """Make a document, YAML or JSON, the tenant's policy; live here when this returns."""
+    """Make a document, YAML or JSON, the tenant's policy; live here when this returns.
+
+    With `wait=live`, live on every replica that serves; one that does not follow within five seconds
+    is told in `behind`. With `until` it is an override: then the version before it holds again.
+    """
     tenant = await existing_tenant(wired, tenant_id)
     try:
         text = (await request.body()).decode("utf-8")
@@ -61,8 +74,9 @@ async def put_policy(
         name=tenant.policy,
         if_match=_strong(if_match),
         currency=tenant.currency,
+        until=_later(wired, until),
     )
-    return _put(version)
+    return await _put(wired, version, wait)
 
 
 @router.get("/versions")
@@ -76,16 +90,40 @@ async def list_versions(wired: Wired, tenant_id: str) -> JSONResponse:
 @router.get("/versions/{number}")
 async def get_version(wired: Wired, tenant_id: str, number: int) -> JSONResponse:
     """Return one version with its document."""
+    if number < 1:
+        raise _no_version(number)
     tenant = await existing_tenant(wired, tenant_id)
-    for version in await wired.policies.versions(tenant_id):
-        if version.version == number:
-            return _shown(tenant, version.name, version.version, version.text)
-    raise _no_version(number)
+    name, version, text = await _numbered(wired, tenant, number)
+    return _shown(tenant, name, version, text, etag_of(version))
+
+
+@router.get("/diff")
+async def get_difference(
+    wired: Wired,
+    tenant_id: str,
+    before: Annotated[int, Query(alias="from", ge=0)],
+    after: Annotated[int | None, Query(alias="to", ge=0)] = None,
+) -> JSONResponse:
+    """Return what changed between two versions, field by field.
+
+    Version 0 is the file; without `to`, it is compared with what is live.
+    """
+    tenant = await existing_tenant(wired, tenant_id)
+    documents = []
+    for number in (before, after):
+        name, _, text = await _numbered(wired, tenant, number)
+        documents.append(load_document(text, name).data)
+    changes = difference(*documents)
+    return JSONResponse({"object": "list", "data": [asdict(change) for change in changes]})
 
 
 @router.post("/rollback")
 async def roll_back(
-    wired: Wired, tenant_id: str, body: RollbackBody, if_match: IfMatch = None
+    wired: Wired,
+    tenant_id: str,
+    body: RollbackBody,
+    if_match: IfMatch = None,
+    wait: Wait = None,
 ) -> JSONResponse:
     """Put an earlier version again, as a new one."""
     tenant = await existing_tenant(wired, tenant_id)
@@ -95,7 +133,7 @@ async def roll_back(
         )
     except UnknownPolicy as error:
         raise _no_version(body.version) from error
-    return _put(version)
+    return await _put(wired, version, wait)
 
 
 async def existing_tenant(wired: Wired, tenant_id: str) -> Tenant:
@@ -110,9 +148,33 @@ async def existing_tenant(wired: Wired, tenant_id: str) -> Tenant:
     return tenant
 
 
-def replica_name() -> str:
-    """Return what this process is called among the replicas."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+async def _live(wired: Services, tenant: Tenant) -> tuple[str, int, str]:
+    """Return name, number and text of the policy that the tenant's turns are routed by."""
+    version = await wired.policies.live_version(tenant.id)
+    if version is not None:
+        return version.name, version.version, version.text
+    return tenant.policy, 0, wired.policies.text_of(tenant.policy)
+
+
+async def _numbered(wired: Services, tenant: Tenant, number: int | None) -> tuple[str, int, str]:
+    if number is None:
+        return await _live(wired, tenant)
+    if number == 0:
+        return tenant.policy, 0, wired.policies.text_of(tenant.policy)
+    for version in await wired.policies.versions(tenant.id):
+        if version.version == number:
+            return version.name, version.version, version.text
+    raise _no_version(number)
+
+
+def _later(wired: Services, until: datetime | None) -> datetime | None:
+    if until is None or wired.clock() < until < _LAST_MOMENT:
+        return until
+    raise RequestError(
+        f"Invalid value {until.isoformat()!r} for until: it must be a time still to come.",
+        code="invalid_value",
+        param="until",
+    )
 
 
 def _no_version(number: int) -> RequestError:
@@ -123,8 +185,7 @@ def _strong(etag: str | None) -> str | None:
     return None if etag is None else etag.strip().removeprefix("W/")
 
 
-def _shown(tenant: Tenant, name: str, version: int, text: str) -> JSONResponse:
-    etag = etag_of(version)
+def _shown(tenant: Tenant, name: str, version: int, text: str, etag: str) -> JSONResponse:
     body = {
         "tenant": tenant.id,
         "name": name,
@@ -136,11 +197,13 @@ def _shown(tenant: Tenant, name: str, version: int, text: str) -> JSONResponse:
     return JSONResponse(body, headers={"etag": etag})
 
 
-def _put(version: PolicyVersion) -> JSONResponse:
+async def _put(wired: Services, version: PolicyVersion, wait: str | None) -> JSONResponse:
+    following = await wired.replicas.served_by(wait=wait == "live")
     body = {
         "tenant": version.tenant,
         "version": version.version,
-        "live_on": [replica_name()],
+        "live_on": list(following.live_on),
+        "behind": list(following.behind),
         "etag": version.etag,
     }
     return JSONResponse(body, headers={"etag": version.etag})
@@ -148,9 +211,11 @@ def _put(version: PolicyVersion) -> JSONResponse:
 
 def _version(version: PolicyVersion) -> dict[str, Any]:
     created_at = datetime.fromtimestamp(version.created_us / 1_000_000, tz=UTC)
+    until = version.until_us and datetime.fromtimestamp(version.until_us / 1_000_000, tz=UTC)
     return {
         "version": version.version,
         "name": version.name,
         "etag": version.etag,
         "created_at": created_at.isoformat(timespec="seconds"),
+        "until": until.isoformat(timespec="seconds") if until else None,
     }

@@ -11,12 +11,14 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from redis.asyncio import Redis
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from gateway.auth import Authenticator
 from gateway.database import open_database
 from gateway.http_errors import http_error_of
+from gateway.replicas import Replicas
 from gateway.routes import admin
 from gateway.settings import Settings, load_settings
 from gateway.tenants import TenantStore
@@ -33,13 +35,20 @@ class Wiring:
     tenants: TenantStore
     authenticator: Authenticator
     policies: PolicyStore
+    replicas: Replicas
+
+    @staticmethod
+    def clock() -> datetime:
+        return datetime.now(UTC)
 
 
 Ask = Callable[..., Awaitable[httpx2.Response]]
 
 
 @pytest.fixture
-async def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Wiring]:
+async def wiring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, redis: Redis
+) -> AsyncIterator[Wiring]:
     monkeypatch.chdir(tmp_path)
     settings = load_settings(None, {})
     engine = open_database(settings.ledger.url)
@@ -52,7 +61,7 @@ async def wiring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
         engine, settings.catalog, folders=settings.policy_dirs, clock=lambda: datetime.now(UTC)
     )
     await policies.prepare(["default"])
-    yield Wiring(settings, tenants, authenticator, policies)
+    yield Wiring(settings, tenants, authenticator, policies, Replicas(redis))
     engine.dispose()
 
 

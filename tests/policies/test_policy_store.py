@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,53 @@ async def test_a_budget_in_a_third_currency_is_refused_for_the_tenant(
     with pytest.raises(DocumentErrors, match=r"rupees\.yaml:2: budget\.limit"):
         store.check_file("rupees", "EUR")
     assert store.check_file("rupees", "INR").budget is not None
+
+
+async def test_an_override_ends_by_itself_and_the_version_before_holds_again(
+    store: PolicyStore, clock: Any
+) -> None:
+    await store.put("acme", ONE, name="default")
+    await store.put("acme", ONE, name="default", until=clock() + timedelta(hours=1))
+    assert store.policy_of("acme", "default").version == 2
+    clock.advance(3601)
+    await store.refresh()
+    assert store.policy_of("acme", "default").version == 1
+    assert (await store.put("acme", ONE, name="default")).version == 3
+
+
+async def test_a_file_that_changes_is_read_anew_and_a_broken_one_leaves_the_last_good(
+    new_store: Store, tmp_path: Path
+) -> None:
+    store = new_store()
+    file = tmp_path / "mine.yaml"
+    file.write_text(ONE)
+    await store.prepare(["mine"])
+    file.write_text(ONE + "limits: {concurrent: 7}\n")
+    await store.refresh()
+    assert store.policy_of("acme", "mine").limits.concurrent == 7
+    file.write_text("routing: {tiers: nonsense}")
+    await store.refresh()
+    assert store.policy_of("acme", "mine").limits.concurrent == 7
+
+
+async def test_a_budget_without_a_time_zone_counts_in_the_tenants(
+    engine: Engine, tmp_path: Path, clock: Any
+) -> None:
+    async def timezones() -> dict[str, str]:
+        return {"acme": "Asia/Kolkata"}
+
+    store = PolicyStore(engine, CATALOG, folders=(tmp_path,), clock=clock, timezones=timezones)
+    (tmp_path / "mine.yaml").write_text(ONE + "budget: {limit: 5 USD}\n")
+    (tmp_path / "own.yaml").write_text(ONE + "budget: {limit: 5 USD, timezone: America/New_York}\n")
+    await store.prepare(["mine", "own"])
+    zones = {
+        (tenant, name): store.policy_of(tenant, name).budget.timezone  # type: ignore[union-attr]
+        for tenant in ("acme", "other")
+        for name in ("mine", "own")
+    }
+    assert zones == {
+        ("acme", "mine"): "Asia/Kolkata",
+        ("acme", "own"): "America/New_York",
+        ("other", "mine"): "UTC",
+        ("other", "own"): "America/New_York",
+    }
