@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from functools import partial
+from typing import Any
 
+import orjson
 from sqlalchemy import Connection, func, select
 
 from policies.books import Books, CostRow
@@ -20,7 +22,7 @@ from policies.counts import middle_of
 from policies.entry import to_us
 from policies.forecast import BurnDown, burn_down
 from policies.savings import Savings, SpentDay, savings_of
-from policies.tables import BUCKET_US, counts_table
+from policies.tables import BUCKET_US, counts_table, turns_table
 from policies.usage import Rates, Usage, usd_of
 
 
@@ -162,6 +164,22 @@ class Reports:
         found = await self._counted(tenant, span, name, tier)
         ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
         return {value: n for value, n in ordered if n}
+
+    async def recorded(self, tenant: str, span: Span, *, limit: int) -> list[Mapping[str, Any]]:
+        """Return the newest recorded turns of the span, without their attempts."""
+        table = turns_table.c
+        query = (
+            select(table.record)
+            .where(table.tenant == tenant, table.status != "refused")
+            .where(table.started_us >= to_us(span.start), table.started_us < to_us(span.end))
+            .order_by(table.started_us.desc())
+            .limit(limit)
+        )
+
+        def read(connection: Connection) -> list[Mapping[str, Any]]:
+            return [orjson.loads(text) for text in connection.execute(query).scalars()]
+
+        return await self._books.database.read(read)
 
     async def latencies(self, tenant: str, span: Span, *, tier: str | None = None) -> Latencies:
         """Return how long answered turns took."""

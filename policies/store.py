@@ -125,7 +125,7 @@ class PolicyStore:
         announce: Callable[[], Awaitable[None]] = unannounced,
         timezones: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
     ) -> None:
-        self._database = Database(engine)
+        self.database = Database(engine)
         self._announce = announce
         self._read_timezones = timezones
         self._catalog = catalog
@@ -144,7 +144,7 @@ class PolicyStore:
             DocumentErrors: a file has a wrong value.
             UnknownPolicy: a name has no file.
         """
-        await asyncio.to_thread(create_tables, self._database.engine, metadata)
+        await asyncio.to_thread(create_tables, self.database.engine, metadata)
         for name in dict.fromkeys(names):
             self._load_file(name)
         await self.refresh()
@@ -243,7 +243,7 @@ class PolicyStore:
 
         for _ in range(_N_RACES):
             try:
-                version = await self._database.write(write)
+                version = await self.database.write(write)
             except IntegrityError:  # another process took the number: look again what stands
                 continue
             self._adopt(version)
@@ -283,12 +283,12 @@ class PolicyStore:
             )
             return [_version(row) for row in rows]
 
-        return await self._database.read(read)
+        return await self.database.read(read)
 
     async def live_version(self, tenant: str) -> PolicyVersion | None:
         """Return the version that turns are routed by, None where the file's holds."""
         now_us = self._now_us()
-        return await self._database.read(lambda connection: _standing(connection, tenant, now_us))
+        return await self.database.read(lambda connection: _standing(connection, tenant, now_us))
 
     async def refresh(self) -> None:
         """Follow what other processes put, what has ended, and what was written to files.
@@ -309,7 +309,7 @@ class PolicyStore:
             found = (_standing(connection, tenant, now_us) for tenant in new)
             return set(standing), [version for version in found if version is not None]
 
-        standing, stored = await self._database.read(read)
+        standing, stored = await self.database.read(read)
         # A put of this process may have overtaken the read: that one stays.
         is_as_before = {
             t for t in self._seen.keys() | standing if self._seen.get(t) == before.get(t)

@@ -171,6 +171,52 @@ def diff(
     say_table(("field", "before", "after"), rows)
 
 
+@app.command(name="replay")
+def replay_command(
+    policy: Annotated[Path, typer.Option(help="The proposed policy.")],
+    tenant: Annotated[str, typer.Option(help="Whose turns.")] = "demo",
+    first_day: Annotated[
+        datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First day; today.")
+    ] = None,
+    last_day: Annotated[
+        datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last day; today.")
+    ] = None,
+    config: ConfigPath = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a policy would have made of recorded turns; nothing is changed."""
+    from zoneinfo import ZoneInfo
+
+    from redis.asyncio import Redis
+
+    from gateway.routes.admin_policy import MOST_REPLAYED, replay_to_wire
+    from policies.books import Books, day_bounds
+    from policies.reports import Reports, Span
+    from policies.usage import Rates
+    from router.replay import replay
+    from router.table import RoutingTable
+
+    settings = load_settings_or_fail(config)
+    table = RoutingTable.of(read_policy(policy, settings), settings.catalog)
+
+    async def work() -> dict[str, Any]:
+        async with _opened(config) as (policies, tenants):
+            owner = tenant_of(tenant, tenants)
+            today = datetime.now(ZoneInfo(owner.timezone)).date()
+            days = [each.date() if each else today for each in (first_day, last_day)]
+            span = Span(*day_bounds(days[0], days[1], owner.timezone), owner.timezone)
+            # Reading the books asks Redis nothing: what waits there is booked by the gateway.
+            reports = Reports(Books(policies.database.engine, Redis()), Rates({}))
+            records = await reports.recorded(tenant, span, limit=MOST_REPLAYED)
+            return replay_to_wire(replay(records, table), owner)
+
+    wire = asyncio.run(work())
+    if as_json:
+        say_json(wire)
+    else:
+        _say_replay(wire)
+
+
 @app.command()
 def rollback(
     tenant: Annotated[str, typer.Argument(help="Whose policy.")],
@@ -216,6 +262,21 @@ async def _numbered(
 
 def _shown(value: Any) -> str:
     return "-" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _say_replay(wire: Mapping[str, Any]) -> None:
+    n_turns = wire["n_turns"]
+    rows = [
+        [tier, *(wire[side].get(tier, 0) for side in ("tiers_before", "tiers_after"))]
+        for tier in dict.fromkeys([*wire["tiers_before"], *wire["tiers_after"]])
+    ]
+    say_table(("tier", "turns as it was", "turns under the policy"), rows)
+    before, after = wire["cost_before_micro"], wire["cost_after_micro"]
+    unit = wire["currency"]
+    say(f"{wire['n_changed']} of {n_turns} turns would go to another model")
+    say(f"cost {before / 1e6:.6f} {unit} as it was, {after / 1e6:.6f} {unit} under the policy")
+    if wire["n_uncosted"] or wire["n_skipped"]:
+        note(f"not in the cost: {wire['n_uncosted']} turns; not replayed: {wire['n_skipped']}")
 
 
 def _say_version(version: PolicyVersion, *, as_json: bool) -> None:

@@ -5,9 +5,12 @@ Entity tags guard against two administrators who edit at once: what was read is 
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import UTC, datetime
+import asyncio
+from dataclasses import asdict, fields
+from datetime import UTC, date, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import JSONResponse
@@ -17,14 +20,20 @@ from gateway.errors import RequestError
 from gateway.routes.dependencies import Wired
 from gateway.services import Services
 from gateway.tenants import Tenant
+from policies.books import day_bounds
 from policies.difference import difference
 from policies.document import load_document
 from policies.errors import UnknownPolicy
+from policies.reports import Span
 from policies.store import PolicyVersion, etag_of
+from router.replay import Replay, replay
+from router.table import RoutingTable
 
 IfMatch = Annotated[str | None, Header()]
 Wait = Literal["live"] | None
 Until = Annotated[AwareDatetime | None, Query()]
+MOST_REPLAYED = 100_000
+_MOST_LISTED = 1000
 _LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC)  # later ones overflow in some time zone
 
 router = APIRouter(prefix="/tenants/{tenant_id}/policy")
@@ -60,14 +69,11 @@ async def put_policy(
 ) -> JSONResponse:
     """Make a document, YAML or JSON, the tenant's policy; live here when this returns.
 
-    With `wait=live`, live on every replica that serves; one that does not follow within five seconds
-    is told in `behind`. With `until` it is an override: then the version before it holds again.
+    With `wait=live`, live on every replica that serves; one that does not follow within 5 s is told
+    in `behind`. With `until` it is an override: then the version before it holds again.
     """
     tenant = await existing_tenant(wired, tenant_id)
-    try:
-        text = (await request.body()).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise RequestError("The policy is not UTF-8 text.", code="invalid_policy") from error
+    text = _text(await request.body())
     version = await wired.policies.put(
         tenant_id,
         text,
@@ -117,6 +123,35 @@ async def get_difference(
     return JSONResponse({"object": "list", "data": [asdict(change) for change in changes]})
 
 
+@router.post("/replay")
+async def replay_policy(
+    wired: Wired,
+    tenant_id: str,
+    request: Request,
+    first: Annotated[date | None, Query(alias="from")] = None,
+    last: Annotated[date | None, Query(alias="to")] = None,
+) -> JSONResponse:
+    """Return what the posted policy would have made of the tenant's turns; it changes nothing.
+
+    The newest hundred thousand turns of the days are looked at; without days, this month's.
+    """
+    tenant = await existing_tenant(wired, tenant_id)
+    today = wired.clock().astimezone(ZoneInfo(tenant.timezone)).date()
+    try:
+        bounds = day_bounds(first or today.replace(day=1), last or today, tenant.timezone)
+    except OverflowError as error:
+        raise RequestError("`to` is past the calendar's end.", code="invalid_value") from error
+    text = _text(await request.body())
+    proposed = await asyncio.to_thread(
+        partial(wired.policies.check, text, "proposed", currency=tenant.currency)
+    )
+    span = Span(*bounds, tenant.timezone)
+    await wired.books.catch_up(tenant.id)
+    records = await wired.reports.recorded(tenant.id, span, limit=MOST_REPLAYED)
+    table = RoutingTable.of(proposed, wired.settings.catalog)
+    return JSONResponse(replay_to_wire(await asyncio.to_thread(replay, records, table), tenant))
+
+
 @router.post("/rollback")
 async def roll_back(
     wired: Wired,
@@ -146,6 +181,24 @@ async def existing_tenant(wired: Wired, tenant_id: str) -> Tenant:
     if tenant is None:
         raise RequestError(f"There is no tenant {tenant_id!r}.", status=404, code="not_found")
     return tenant
+
+
+def replay_to_wire(found: Replay, tenant: Tenant) -> dict[str, Any]:
+    """Return a replay as JSON values; at most a thousand changed turns are listed."""
+    return {
+        "tenant": tenant.id,
+        "currency": tenant.currency,
+        **{field.name: getattr(found, field.name) for field in fields(found)},
+        "n_changed": len(found.changed),
+        "changed": [asdict(turn) for turn in found.changed[:_MOST_LISTED]],
+    }
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError("The policy is not UTF-8 text.", code="invalid_policy") from error
 
 
 async def _live(wired: Services, tenant: Tenant) -> tuple[str, int, str]:

@@ -10,7 +10,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import select
 
-from gateway import tenants
+from gateway import audit, tenants
 from gateway.database import open_database, upgrade
 from policies import store, tables
 
@@ -27,7 +27,7 @@ def test_the_steps_lead_to_the_tables_that_the_code_declares(tmp_path: Path) -> 
     engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
     upgrade(engine)
     with engine.connect() as connection:
-        declared = [tables.metadata, store.metadata, tenants.metadata]
+        declared = [each.metadata for each in (tables, store, tenants, audit)]
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = compare_metadata(context, declared)
     engine.dispose()
@@ -38,7 +38,7 @@ def test_two_processes_that_start_on_a_fresh_database_both_come_up(tmp_path: Pat
     path = f"{tmp_path}/ledger.db"
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         steps = list(pool.map(upgraded, [path] * 4))
-    assert steps == ["0003"] * 4
+    assert steps == ["0004"] * 4
 
 
 def test_a_database_from_before_the_steps_is_adopted_with_its_turns(tmp_path: Path) -> None:

@@ -75,3 +75,24 @@ async def test_an_override_in_the_past_is_refused(settings):
     async with running(settings) as gateway:
         status, body = await put(gateway, POLICY % "small", f"{PATH}?until=2020-01-01T00:00:00Z")
     assert (status, body["error"]["param"]) == (400, "until")
+
+
+async def test_a_proposed_policy_is_replayed_over_recorded_turns(settings):
+    async with running(settings) as gateway:
+        for number in range(3):
+            await gateway.chat(f"question {number}", model="auto:best")
+        await gateway.chat("hello", model="auto:fast")
+        auth = {"authorization": f"Bearer {ADMIN_KEY}"}
+        url = f"{gateway.url}{PATH}/replay"
+        async with gateway.client.post(url, data=POLICY % "small", headers=auth) as response:
+            status, found = response.status, await response.json()
+        _, _, live = await gateway.admin("GET", PATH)
+    assert status == 200, found
+    assert (found["n_turns"], found["n_changed"], found["n_skipped"]) == (4, 3, 0)
+    assert found["tiers_before"] == {"small": 1, "strong": 3}
+    assert found["tiers_after"] == {"small": 4}
+    # Ten input tokens and one output token each: a tenth of the price at the small model.
+    one = 80 * (10 * 10 + 1 * 20)
+    assert found["cost_before_micro"] == 3 * one + one // 10
+    assert found["cost_after_micro"] == 4 * one // 10
+    assert live["version"] == 0
