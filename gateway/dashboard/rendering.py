@@ -21,8 +21,8 @@ from gateway.dashboard import formats
 from gateway.dashboard.wording import WORDS
 
 ASSETS = (
-    "base.css",
     "dashboard.css",
+    "chat.css",
     "uplot.css",
     "page.js",
     "chat.js",

@@ -69,9 +69,9 @@ def test_packed_file_is_the_file(client: TestClient) -> None:
 
 
 def test_unchanged_file_is_answered_304_without_a_body(client: TestClient) -> None:
-    first = client.get("/assets/base.css")
+    first = client.get("/assets/dashboard.css")
 
-    again = client.get("/assets/base.css", headers={"if-none-match": first.headers["etag"]})
+    again = client.get("/assets/dashboard.css", headers={"if-none-match": first.headers["etag"]})
 
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["etag"] == first.headers["etag"]

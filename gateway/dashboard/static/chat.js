@@ -90,10 +90,12 @@ async function ask(text) {
   const headers = byId("remember").checked ? { "x-turnwise-conversation-id": conversation } : {};
   running = new AbortController();
   turn.sentAt = performance.now();
+  const live = showLive(turn, shown);
   try {
     const answer = await call("v1/chat/completions", { body, headers, signal: running.signal });
     turn.headers = answer.headers;
     turn.requestId = answer.headers.get("x-request-id");
+    explainSoFar(turn);
     await take(answer.body, turn, shown);
     isFirst = false;
     history.push({ role: "user", content: text }, { role: "assistant", content: turn.answer });
@@ -108,6 +110,7 @@ async function ask(text) {
     }
   } finally {
     running = null;
+    live.stop();
     turn.totalMs = performance.now() - turn.sentAt;
     shown.said.classList.remove("waiting");
     shown.item.append(summary(turn));
@@ -147,6 +150,24 @@ function showTurn(text) {
   return { item, said };
 }
 
+// While the answer comes: what is known already, and the time that has passed.
+function showLive(turn, shown) {
+  const line = element("div", { class: "facts", "aria-hidden": "true" });
+  shown.item.append(line);
+  const header = (name) => (turn.headers ? turn.headers.get(name) : null);
+  const tick = () => {
+    const tier = header("x-turnwise-tier");
+    line.replaceChildren(...[
+      tier ? element("span", { class: "tier", text: `${tier} · ${header("x-turnwise-model")}` }) : element("span", { text: "deciding" }),
+      ...[header("x-turnwise-reason"), turn.firstMs ? `first ${Math.round(turn.firstMs)} ms` : null, `${((performance.now() - turn.sentAt) / 1000).toFixed(1)} s`]
+        .filter(Boolean).map((text) => element("span", { text })),
+    ]);
+  };
+  tick();
+  const timer = setInterval(tick, 100);
+  return { stop: () => { clearInterval(timer); line.remove(); } };
+}
+
 function summary(turn) {
   const about = turn.turnwise || {};
   const header = (name) => (turn.headers ? turn.headers.get(name) : null);
@@ -179,6 +200,12 @@ async function recorded(requestId) {
 }
 
 let explained = null;
+function explainSoFar(turn) {
+  explained = turn;
+  byId("why-empty").hidden = true;
+  byId("why-body").replaceChildren(...[decisionPart(turn), contextPart(turn)].filter(Boolean));
+}
+
 async function explain(turn) {
   explained = turn;
   byId("why-empty").hidden = true;
@@ -189,7 +216,8 @@ async function explain(turn) {
 }
 
 function decisionPart(turn) {
-  const about = turn.turnwise || {};
+  const header = (name) => (turn.headers ? turn.headers.get(`x-turnwise-${name}`) : null);
+  const about = turn.turnwise || { tier: header("tier"), reason: header("reason"), policy: header("policy"), cache: header("cache") };
   const decision = (turn.record && turn.record.decision) || {};
   const labels = decision.labels || {};
   const score = decision.score ?? about.score;
@@ -198,7 +226,7 @@ function decisionPart(turn) {
     scale(score, (turn.record && turn.record.thresholds) || decision.thresholds),
     facts([
       ["tier", about.tier || decision.tier],
-      ["model", turn.model || decision.model],
+      ["model", turn.model || decision.model || header("model")],
       ["reason", about.reason || decision.reason],
       ["score", typeof score === "number" ? score.toFixed(3) : null],
       ["asked for", about.requested_model],
