@@ -68,7 +68,7 @@ def open_router(
     try:
         head = Head.load(folder)
         # An encoder of the deployment's own has no head here: stage one decides alone.
-        if encodings is not None and head.encoder == encodings.embedder.revision:
+        if head and encodings and head.encoder == encodings.embedder.revision:
             vectors = CachedVectors(encodings)
             second_stage = SecondStage(head, vectors, on_failure=counted("second_stage"))
     except ModelFileError as error:

@@ -65,13 +65,15 @@ class Head:
         (folder / HEAD_FILE).write_text(json.dumps({**about, "weights": numbers}) + "\n", "utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Head:
-        """Return the head of a model folder.
+    def load(cls, folder: Path) -> Head | None:
+        """Return the head of a model folder, None where there is none.
 
         Raises:
-            ModelFileError: it is missing or no head.
+            ModelFileError: the file is no head.
         """
         path = folder / HEAD_FILE
+        if not path.exists():
+            return None
         try:
             found = json.loads(path.read_text("utf-8"))
             weights = np.array(found.pop("weights"), np.float32)
