@@ -178,7 +178,6 @@ async def open_services(
             ),
             degradations=degradations,
             clock=utc_now,
-            keep=background.keep,
         )
         encodings = _open_encodings(settings, redis, degradations, stack)
         router = open_router(encodings, degradations, random.Random().random)

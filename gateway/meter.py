@@ -6,7 +6,6 @@ between: an answer, a failure, a caller who leaves. Nothing else in the gateway 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -52,15 +51,12 @@ class Meter:
         rates: Rates,
         degradations: Degradations,
         clock: Callable[[], datetime],
-        keep: Callable[[Any], asyncio.Task[Any]],
     ) -> None:
-        """Take `keep`, which runs a coroutine in a task that outlives its caller."""
         self._ledger = ledger
         self.models = models
         self.rates = rates
         self._degradations = degradations
         self.clock = clock
-        self.keep = keep
 
     async def budget_state(
         self, tenant: Tenant, policy: Policy, disclosure: Disclosure
@@ -234,7 +230,10 @@ class MeteredTurn:
     async def close(
         self, status: EntryStatus, end: ReplyEnd | None = None, error: str | None = None
     ) -> None:
-        """Settle the turn, once; the work goes on even where the caller is cancelled."""
+        """Settle the turn, once.
+
+        Cancelled on the way, the ledger has the closing already and sends it in the background.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -249,8 +248,7 @@ class MeteredTurn:
                 self._turn, self._tenant, self._disclosure, status, self._meter.clock()
             )
         if self.reservation is not None:
-            settling = self._meter.settle(self.reservation, closing, record)
-            await asyncio.shield(self._meter.keep(settling))
+            await self._meter.settle(self.reservation, closing, record)
 
     def _closing(
         self, status: EntryStatus, usage: Usage, end: ReplyEnd | None, error: str | None
