@@ -38,7 +38,7 @@ class _Body(BaseModel):
         """
         try:
             json.dumps(given, allow_nan=False, ensure_ascii=False).encode()
-        except (ValueError, RecursionError):
+        except (TypeError, ValueError, RecursionError):  # bytes, where the body claims no JSON
             raise ValueError(
                 "NaN, infinities, lone surrogates and deep nesting are refused"
             ) from None

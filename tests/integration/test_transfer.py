@@ -1,5 +1,6 @@
 """Export and import of conversations over HTTP, and what is no good to either."""
 
+import io
 import json
 from urllib.parse import quote
 
@@ -15,9 +16,11 @@ async def exported(gateway, name, key=None):
         return response.status, await response.read()
 
 
-async def imported(gateway, name, body, key=None):
-    url = URL(f"{gateway.url}/v1/conversations/{quote(name, safe='')}/import", encoded=True)
-    async with gateway.client.post(url, data=body, headers=gateway.auth(key)) as response:
+async def imported(gateway, name, body, key=None, path="import"):
+    body = io.BytesIO(body) if isinstance(body, bytes) else body  # large ones are read in pieces
+    url = URL(f"{gateway.url}/v1/conversations/{quote(name, safe='')}/{path}", encoded=True)
+    headers = gateway.auth(key, content_type="application/json")
+    async with gateway.client.post(url, data=body, headers=headers) as response:
         return response.status, await response.json()
 
 
@@ -102,7 +105,7 @@ async def test_another_item_in_the_same_place_is_a_conflict(gateway):
 async def test_items_of_five_megabytes_are_refused_clearly(gateway):
     big = {"role": "user", "content": "x" * 5_000_000}
     await gateway.post("/v1/conversations", {"id": "big"})
-    status, _, answer = await gateway.post("/v1/conversations/big/items", {"items": [big]})
+    status, answer = await imported(gateway, "big", lines({"items": [big]}), path="items")
     assert (status, answer["error"]["code"]) == (413, "request_too_large")
     status, answer = await imported(gateway, "big", lines(big))
     assert (status, answer["error"]["code"]) == (413, "request_too_large")
