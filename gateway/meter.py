@@ -22,6 +22,7 @@ from gateway.turn import Disclosure, Turn
 from policies.budget import BudgetState
 from policies.entry import EntryClosing, EntryOpening, EntryStatus
 from policies.errors import LedgerUnavailable
+from policies.expected_output import ExpectedOutput
 from policies.ledger import Ledger, Reservation
 from policies.policy import Policy
 from policies.usage import Cost, Rates, Usage, cost_of, to_micro, worst_case_usd
@@ -57,6 +58,7 @@ class Meter:
         self.rates = rates
         self._degradations = degradations
         self.clock = clock
+        self.expected = ExpectedOutput()
 
     async def budget_state(
         self, tenant: Tenant, policy: Policy, disclosure: Disclosure
@@ -78,7 +80,7 @@ class Meter:
     async def open(
         self, turn: Turn, tenant: Tenant, policy: Policy, disclosure: Disclosure, plan: Plan
     ) -> MeteredTurn:
-        """Hold the worst case of the plan and open its first attempt.
+        """Hold what the plan may cost and open its first attempt.
 
         Raises:
             BudgetExceeded: it does not fit what is left.
@@ -88,10 +90,12 @@ class Meter:
         metered = MeteredTurn(self, turn, tenant, policy, disclosure)
         opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
+            hold_micro, worst_micro = self._hold_micro(policy, tenant, plan)
             metered.reservation = await self._ledger.reserve(
                 opening,
                 policy.budget,
-                self._hold_micro(policy, tenant, plan),
+                hold_micro,
+                worst_micro=worst_micro,
                 max_open=policy.limits.concurrent,
             )
             self._degradations.worked("ledger")
@@ -134,20 +138,36 @@ class Meter:
         except LedgerUnavailable as error:
             self._degradations.failed("ledger", error, reservation.opening.request_id)
 
-    def _hold_micro(self, policy: Policy, tenant: Tenant, plan: Plan) -> int:
-        if policy.budget is None:
-            return 0
-        worst = Decimal(0)
+    def _hold_micro(self, policy: Policy, tenant: Tenant, plan: Plan) -> tuple[int, int]:
+        """Return what to hold and the worst case; the same unless the budget may be overshot."""
+        budget = policy.budget
+        if budget is None:
+            return 0, 0
+        worst = held = Decimal(0)
         for model in plan.models:
-            usd = worst_case_usd(
-                model.spec.price,
-                input_tokens=plan.input_tokens,
-                output_tokens=plan.output_tokens(model),
-                busy_s=_MAX_BUSY_S,
-            )
-            worst = max(worst, usd or Decimal(0))
-        rate, _ = self.rates.rate_on(policy.budget.currency, self.today_of(tenant).date())
-        return to_micro(worst, rate)
+            most_tokens = plan.output_tokens(model)
+            usd = self._most_usd(model, plan.input_tokens, most_tokens, _MAX_BUSY_S)
+            worst = max(worst, usd)
+            expected = self.expected.of(tenant.id, model.spec.name)
+            if expected is not None and budget.overshoot_micro:
+                tokens = min(expected.output_tokens, most_tokens)
+                busy_s = _MAX_BUSY_S if expected.busy_s is None else expected.busy_s
+                usd = self._most_usd(model, plan.input_tokens, tokens, busy_s)
+            held = max(held, usd)
+        rate, _ = self.rates.rate_on(budget.currency, self.today_of(tenant).date())
+        return to_micro(min(held, worst), rate), to_micro(worst, rate)
+
+    @staticmethod
+    def _most_usd(
+        model: ServedModel, input_tokens: int, output_tokens: int, busy_s: float
+    ) -> Decimal:
+        usd = worst_case_usd(
+            model.spec.price,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            busy_s=busy_s,
+        )
+        return usd or Decimal(0)
 
     def _tolerate(self, error: LedgerUnavailable, policy: Policy, disclosure: Disclosure) -> None:
         if policy.on_ledger_down == "block":
@@ -241,6 +261,10 @@ class MeteredTurn:
         if usage is None:
             usage = self._delivered_usage() if status != "failed" else self._used_by_failure()
         closing = self._closing(status, usage, end, error)
+        if status == "complete" and end is not None and self._model is not None:
+            self._meter.expected.observe(
+                self._tenant.id, self._model.spec.name, usage.output_tokens, end.busy_s
+            )
         self._disclosure.usage = usage
         record = None  # a helper's call is an attempt, but nobody's turn
         if self._turn.kind == "chat":

@@ -5,7 +5,7 @@
 -- Returns: {outcome, settled, reserved}; outcome 1 counted now, 0 it had been before.
 local opened = redis.call('HGET', KEYS[2], ARGV[1])
 local orphan = not opened and redis.call('HGET', KEYS[5], ARGV[1])
-local hold, charge = '0', nil
+local held, charge = '0:0', nil  -- hold:worst
 
 if opened then
   if ARGV[7] ~= '' then
@@ -15,7 +15,7 @@ if opened then
     redis.call('HSET', KEYS[5], ARGV[1], ARGV[2])
     redis.call('EXPIRE', KEYS[5], ARGV[7])
   end
-  hold = string.sub(opened, 1, string.find(opened, '|', 1, true) - 1)
+  held = string.sub(opened, 1, string.find(opened, '|', 1, true) - 1)
   redis.call('HDEL', KEYS[2], ARGV[1])
   redis.call('ZREM', KEYS[3], ARGV[1])
   charge = ARGV[2]
@@ -34,10 +34,13 @@ if charge and redis.call('HEXISTS', KEYS[1], 'settled') == 1 then
   redis.call('HINCRBY', KEYS[1], 'settled', charge)
 end
 if ARGV[4] ~= '' then
-  redis.call('HSETNX', KEYS[2], ARGV[4], hold .. '|' .. ARGV[5])
+  redis.call('HSETNX', KEYS[2], ARGV[4], held .. '|' .. ARGV[5])
   redis.call('ZADD', KEYS[3], ARGV[6], ARGV[4])
-elseif hold ~= '0' then
+elseif held ~= '0:0' then
+  local hold, worst = string.match(held, '^(%d+):?(%d*)$')
   redis.call('HINCRBY', KEYS[1], 'reserved', '-' .. hold)
+  -- An entry that was opened before there were worst cases added none.
+  if worst ~= '' then redis.call('HINCRBY', KEYS[1], 'exposed', '-' .. worst) end
 end
 local counts = redis.call('HMGET', KEYS[1], 'settled', 'reserved')
 return {charge and 1 or 0, tonumber(counts[1] or '0'), tonumber(counts[2] or '0')}

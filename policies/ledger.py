@@ -90,6 +90,7 @@ class Ledger:
         budget: Budget | None,
         hold_micro: int,
         *,
+        worst_micro: int | None = None,
         max_open: int | None = None,
     ) -> Reservation:
         """Hold money and open the entry, in one step.
@@ -97,12 +98,14 @@ class Ledger:
         Args:
             opening: the first attempt.
             budget: the tenant's; None holds nothing back and still opens the entry.
-            hold_micro: the worst case of the turn, in the budget's currency.
+            hold_micro: what the turn is expected to cost, in the budget's currency.
+            worst_micro: the most it can cost; None where that is what is held.
             max_open: the most entries the tenant may have open at once; None is no limit.
 
         Raises:
             TooManyOpen: so many entries are open already.
-            BudgetExceeded: settled + reserved + hold would pass the limit; nothing was held.
+            BudgetExceeded: settled + reserved + hold would pass the limit, or what every open turn
+                can cost at worst would pass it by more than the overshoot; nothing was held.
             LedgerUnavailable: Redis does not answer, or the budget is in a currency in which this
                 tenant's entries are not kept.
         """
@@ -115,7 +118,9 @@ class Ledger:
         period, keys = self._place(tenant, budget, opening.currency)
         currency = budget.currency if budget else opening.currency
         limit_micro = budget.refuses_at_micro if budget else -1
-        hold_micro = max(0, min(hold_micro, _MAX_EXACT))
+        worst_micro = max(0, min(max(worst_micro or 0, hold_micro), _MAX_EXACT))
+        hold_micro = max(0, min(hold_micro, worst_micro))
+        most_micro = limit_micro + (budget.overshoot_micro if budget else 0)
         args = [
             opening.id,
             orjson.dumps(opening_to_json(opening, keys.spend)),
@@ -125,7 +130,12 @@ class Ledger:
             int((period.end + _KEEP_SPEND).timestamp()),
         ]
         outcome, settled, reserved = await self._reserve_on(
-            keys, args, tenant, period, currency, -1 if max_open is None else max_open
+            keys,
+            args,
+            [-1 if max_open is None else max_open, worst_micro, most_micro],
+            tenant,
+            period,
+            currency,
         )
         if outcome == 3 and max_open is not None:
             raise TooManyOpen(tenant, max_open)
@@ -294,10 +304,10 @@ class Ledger:
         self,
         keys: LedgerKeys,
         args: list[Any],
+        bounds: list[int],
         tenant: str,
         period: Period,
         currency: str,
-        most: int,
     ) -> tuple[int, int, int]:
         names = [keys.spend, keys.open, keys.leases, keys.stream]
         seed, seen = ("", "") if self._settled_in_books else ("0", "")
@@ -305,7 +315,7 @@ class Ledger:
             await self._register(tenant)
             for _ in range(_SEED_ATTEMPTS):
                 outcome, settled, reserved, *last = await self._reserve(
-                    names, [*args, seed, seen, most]
+                    names, [*args, seed, seen, *bounds]
                 )
                 if outcome != 2 or self._settled_in_books is None:
                     return outcome, settled, reserved

@@ -1,12 +1,14 @@
 -- Opens a ledger entry and holds money for it, or refuses.
--- KEYS: spend (hash: settled, reserved), open (hash: entry -> hold|opening), leases (zset), stream
+-- KEYS: spend (hash: settled, reserved, exposed), open (hash: entry -> hold:worst|opening),
+--       leases (zset), stream
 -- ARGV: 1 entry id  2 opening (JSON)  3 hold  4 limit (-1: none)  5 lease until (epoch s)
 --       6 spend expiry (epoch s)  7 settled so far according to the books ('' unknown)
 --       8 last id of the stream when the books were asked ('' any)  9 most open entries (-1: any)
+--       10 worst case, at least the hold  11 what settling may reach at the very most
 -- Returns: {outcome, settled, reserved} after the operation, and for outcome 2 the stream's last id.
 --   1 held, 0 refused, 2 the counter is not there: ask the books what is settled, then ask again,
 --   3 refused because so many entries are open already.
-local counts = redis.call('HMGET', KEYS[1], 'settled', 'reserved')
+local counts = redis.call('HMGET', KEYS[1], 'settled', 'reserved', 'exposed')
 local settled, reserved = tonumber(counts[1] or '0'), tonumber(counts[2] or '0')
 if redis.call('HEXISTS', KEYS[2], ARGV[1]) == 1 then return {1, settled, reserved} end
 
@@ -28,9 +30,15 @@ local limit = tonumber(ARGV[4])
 if limit >= 0 and (settled >= limit or settled + reserved + tonumber(ARGV[3]) > limit) then
   return {0, settled, reserved}
 end
+-- Holds are what is expected; what all open turns together could cost is bounded on its own.
+local exposed = tonumber(counts[3] or '0')
+if limit >= 0 and settled + exposed + tonumber(ARGV[10]) > tonumber(ARGV[11]) then
+  return {0, settled, reserved}
+end
 if not counts[1] then redis.call('HSET', KEYS[1], 'settled', ARGV[7]) end
 reserved = redis.call('HINCRBY', KEYS[1], 'reserved', ARGV[3])
+redis.call('HINCRBY', KEYS[1], 'exposed', ARGV[10])
 redis.call('EXPIREAT', KEYS[1], ARGV[6])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[3] .. '|' .. ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[3] .. ':' .. ARGV[10] .. '|' .. ARGV[2])
 redis.call('ZADD', KEYS[3], ARGV[5], ARGV[1])
 return {1, settled, reserved}

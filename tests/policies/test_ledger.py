@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -316,3 +317,34 @@ def test_settled_and_reserved_never_pass_the_limit_at_a_reserve(
             await redis.aclose()
 
     asyncio.run(run())
+
+
+async def test_what_open_turns_can_cost_at_worst_passes_the_limit_by_the_overshoot_at_most(
+    redis: Redis, clock: Any, opening: Opening, closing: Closing
+) -> None:
+    budget = Budget(10_000_000, "INR", overshoot_micro=4_000_000)
+    ledger = Ledger(redis, clock)
+    held = []
+    for number in range(40):
+        with contextlib.suppress(BudgetExceeded):
+            held.append(
+                await ledger.reserve(opening(number), budget, 500_000, worst_micro=2_000_000)
+            )
+    assert len(held) == 7  # seven worst cases make 14 million, twenty expected ones 10 million
+    for reservation in held:
+        await ledger.settle(reservation, closing(2_000_000), {})
+    state = await ledger.state("acme", budget, "INR")
+    assert (state.settled_micro, state.reserved_micro) == (14_000_000, 0)
+    _, keys = ledger._place("acme", budget, "INR")
+    assert int(await redis.hget(keys.spend, "exposed")) == 0
+
+
+async def test_expected_costs_never_pass_the_limit_itself(
+    redis: Redis, clock: Any, opening: Opening
+) -> None:
+    budget = Budget(10_000_000, "INR", overshoot_micro=90_000_000)
+    ledger = Ledger(redis, clock)
+    for number in range(5):
+        await ledger.reserve(opening(number), budget, 2_000_000, worst_micro=9_000_000)
+    with pytest.raises(BudgetExceeded):
+        await ledger.reserve(opening(9), budget, 1, worst_micro=1)
