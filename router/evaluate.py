@@ -101,7 +101,8 @@ def outcomes_of(members: Sequence[Example]) -> Outcomes:
     for member in members:
         for model, score in member.scores.items():
             by_model.setdefault(model, []).append(score)
-    complete = {m: np.mean(s) for m, s in by_model.items() if len(s) >= 0.95 * len(members)}
+    most = max(map(len, by_model.values()))
+    complete = {m: np.mean(s) for m, s in by_model.items() if len(s) >= 0.95 * most}
     best = max(complete, key=lambda model: complete[model])
     weak = 1 - failures(members)
     strong = np.array([member.scores.get(best, np.nan) for member in members], np.float32)

@@ -26,8 +26,8 @@ from router.second_stage import MOST_CHARS, Head
 from router.targets import levels
 
 MOST_ROWS_OF_A_SOURCE = 350
-# How hard the head is held to stage one: chosen so that it moves a score by tenths, not by halves.
-_RIDGE = 30.0
+# How hard the head is held to stage one: freer ones rank unseen sets worse still.
+_RIDGE = 100.0
 _BATCH = 64
 Progress = Callable[[float, str], None]
 Array = NDArray[np.float64]
@@ -105,9 +105,10 @@ def figures_unseen(encoded: Encoded) -> dict[str, dict[str, float]]:
     for kin in KIN.values():
         scale, bias, weights = _fit(encoded, may_ship & ~np.isin(sources, kin))
         for source in kin:
-            rows = np.flatnonzero(sources == source)
+            there = np.flatnonzero(sources == source)
+            rows = np.array([row for row in there if encoded.examples[row].scores], int)
             members = [encoded.examples[row] for row in rows]
-            if not members or not members[0].scores:
+            if not members:
                 continue
             outcomes = outcomes_of(members)
             both = scale * encoded.first[rows] + encoded.vectors[rows] @ weights + bias
