@@ -27,6 +27,9 @@ from router.judged import FORMATS, SCORES_FILE, Judged, JudgedSet, sets_of, writ
 from router.network import Floats
 
 MEAN = "mean of the sets"
+# Where the best model leads by less than this there is next to nothing to recover: the set has its
+# row, but no part in a mean that its noise would rule.
+LEAST_GAP = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +59,13 @@ _FIGURES = ("apgr", "length", "gain", "always_small", "always_strong", "half")
 def rows_of(judged: Sequence[Judged], *, seed: int = 0) -> dict[str, Row]:
     """Return a row for each set, for each format and language with several, and for their mean."""
     sets = sets_of(judged)
-    drawn = {each.name: _resampled(each, seed) for each in sets}
-    rows = {each.name: _row(each, drawn[each.name], seed) for each in sets}
+    resampled = {each.name: _resampled(each, seed) for each in sets}
+    rows = {each.name: _row(each, resampled[each.name], seed) for each in sets}
+    drawn = {
+        name: values
+        for name, values in resampled.items()
+        if rows[name].always_strong.value - rows[name].always_small.value >= LEAST_GAP
+    }
     languages = {turn.source: turn.language for turn in judged}
     groups: dict[str, list[str]] = {
         name: [source for source in members if source in drawn] for name, members in FORMATS.items()

@@ -60,3 +60,10 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         read_judged(path)
     write_judged([], path)
     assert read_judged(path) == []
+
+
+def test_a_set_with_next_to_no_gap_has_a_row_but_no_part_in_a_mean():
+    tiny = [Judged("trivia_qa", row, "en", 9, row / 100, 0.49, 0.5) for row in range(100)]
+    rows = rows_of([*tiny, *turns("gsm8k", is_right=True), *turns("math", is_right=True)])
+    assert rows["trivia_qa"].turns == 100
+    assert rows[MEAN].turns == 80
