@@ -23,6 +23,7 @@ COMMANDS = {
     "doctor": "gateway.cli.doctor:doctor",
     "keys": "gateway.cli.keys:app",
     "policy": "gateway.cli.policy:app",
+    "conversation": "gateway.cli.conversation:app",
     "costs": "gateway.cli.costs:app",
     "router": "gateway.cli.router:app",
     "engine": "gateway.cli.engine:app",

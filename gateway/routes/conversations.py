@@ -19,7 +19,8 @@ from gateway.models import counter_of
 from gateway.routes.dependencies import Wired, require
 from gateway.services import Services
 from gateway.wire.chat import ChatMessage
-from memory.conversation import Conversation, Item, Message, message_from_wire
+from memory.conversation import Context, Conversation, Item, Message, message_from_wire
+from memory.counting import TokenCounter
 from memory.errors import ConversationNotFound
 from memory.records import Draft
 
@@ -206,9 +207,10 @@ async def context(
     """Return what the model would see, without asking it."""
     count, window_tokens = counter_of(wired.models, body.model)
     opened = await wired.memory.open(principal.tenant.id, conversation_id)
+    new = _input_messages(body.input)
     built = await wired.memory.build_context(
         opened,
-        _input_messages(body.input),
+        new,
         window_tokens=body.max_tokens or window_tokens,
         count_tokens=count,
         patience_s=_PATIENCE_S,
@@ -222,9 +224,29 @@ async def context(
                 "recalled": list(built.recalled),
                 "recent": list(built.recent),
             },
+            "tokens_by_part": _tokens_by_part(
+                built, new, opened.conversation.instructions, TokenCounter(count)
+            ),
             "left_out": built.n_left_out,
         }
     )
+
+
+def _tokens_by_part(
+    built: Context, new: list[Message], instructions: str | None, count: TokenCounter
+) -> dict[str, int]:
+    """Return the tokens of each part; what frames the whole counts as the turn's."""
+    sizes = [count.message(message) for message in built.messages]
+    n_turn = next((n for n, m in enumerate(reversed(new), 1) if m.role == "user"), len(new))
+    n_lead, n_recalled = bool(instructions) + bool(built.summary), bool(built.recalled)
+    last = len(sizes) - n_turn
+    parts = {
+        "instructions": sum(sizes[: bool(instructions)]),
+        "summary": sum(sizes[bool(instructions) : n_lead]),
+        "recent": sum(sizes[n_lead : last - n_recalled]),
+        "recalled": sum(sizes[last - n_recalled : last]),
+    }
+    return {**parts, "turn": built.tokens - sum(parts.values())}
 
 
 def conversation_to_wire(conversation: Conversation) -> dict[str, Any]:
