@@ -27,11 +27,14 @@ class Shares:
     """How the room beside the fixed parts is split; shares are of the whole window.
 
     `verbatim_tokens` is the most history sent word for word to a model whose window holds it all;
-    past it, or past the window, the conversation is folded and the other bounds count.
+    past it, or past the window, the conversation is folded and the other bounds count. Below
+    `full_tail_tokens` of room the tail's share shrinks with it: a small window is better spent on
+    recall. The newest exchange stays in any case.
     """
 
     tail: float = 0.12
     summary: float = 0.05
+    full_tail_tokens: int = 2_000
     verbatim_tokens: int = 24_000
     tail_tokens: int = 8_000
     summary_tokens: int = 1_000
@@ -92,7 +95,8 @@ def plan_context(
     if start > 0:
         summary = min(int(shares.summary * room), shares.summary_tokens)
         summary = summary if summary >= shares.smallest_summary_tokens else 0
-        tail = min(int(shares.tail * room), shares.tail_tokens)
+        share = shares.tail * min(1.0, room / shares.full_tail_tokens)
+        tail = min(int(share * room), shares.tail_tokens)
         spacing = max(min(int(shares.tail * window_tokens), shares.tail_tokens) * 2 // 3, 48)
         start = head.with_newest(head.folded_start(tail, spacing), room)
     return Plan(start, head.entries(start), current, fixed, summary, limit_tokens)
@@ -133,7 +137,7 @@ def assemble(
         summary_message = None
     used += counter.message(summary_message) if summary_message else 0
     recalled_message, recalled = quote(
-        ranked, min(recall_tokens, plan.limit_tokens - used), counter, excerpt
+        ranked, plan.tail_start, min(recall_tokens, plan.limit_tokens - used), counter, excerpt
     )
     messages = [Message("system", instructions)] if instructions else []
     messages += [summary_message] if summary_message else []

@@ -110,6 +110,23 @@ def test_a_fact_far_back_is_recalled_just_before_the_last_user_message() -> None
     assert context.n_left_out == 600 - len(set(context.recalled) | set(context.recent))
 
 
+def test_a_context_says_how_much_is_left_out() -> None:
+    context = build(long_chat(), user("what is my passport number?"), window=600)
+    quoted = context.messages[-2].text.splitlines()[0]
+    n_folded = 600 - len(context.recent)
+    assert quoted.endswith(f"{len(context.recalled)} of {n_folded}.")
+    squeezed = build([user("word " * 90)] * 9, user("and?"), window=24)
+    assert squeezed.messages[-2].text == "[9 earlier messages are left out.]"
+    assert squeezed.n_left_out == 9
+
+
+def test_relative_dates_are_resolved_beside_the_quotation() -> None:
+    chat = long_chat()
+    chat[20] = user("I renewed my passport yesterday")
+    context = build(chat, user("when did I renew my passport?"), window=600)
+    assert "user: I renewed my passport yesterday [30 April 2026]" in context.messages[-2].text
+
+
 def test_the_newest_item_is_recent_however_small_the_window() -> None:
     newest = assistant("Your passport number is the one you gave me in May, " + "as ever " * 20)
     context = build([*long_chat(), newest], user("what is my passport number?"), window=160)
@@ -150,7 +167,7 @@ def test_the_part_before_the_recalled_items_only_grows_between_folds() -> None:
     previous, first = (), ""
     n_folds = 0
     for n in range(200, 800, 2):
-        context = build((), chat[n % 30], window=1200, remembered=remembered, n_items=n)
+        context = build((), chat[n % 30], window=2100, remembered=remembered, n_items=n)
         stable = context.messages[: -2 if context.recalled else -1]
         if context.recent[0] == first:
             assert stable[: len(previous)] == previous
