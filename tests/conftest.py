@@ -10,9 +10,23 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+_chosen: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--redis-server", help="the Redis server that tests start, of any version")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = config.getoption("--redis-server")
+    if given:
+        _chosen.append(given)
+
 
 def redis_executable() -> str:
-    """Return the Redis server that tests start, the same choice as the gateway makes."""
+    """Return the Redis server that tests start: the one asked for, else the gateway's choice."""
+    if _chosen:
+        return _chosen[0]
     for name in ("redis-server", "valkey-server"):
         found = shutil.which(name)
         if found is not None:
