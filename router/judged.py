@@ -24,6 +24,9 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "short facts": ("trivia_qa", "natural_qa"),
 }
 SCORES_FILE = "scores.jsonl"
+# Where the best model leads by less than this there is next to nothing to recover: the set has its
+# row, but no part in a mean that its noise would rule.
+LEAST_GAP = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +56,10 @@ class JudgedSet:
     outcomes: Outcomes
 
 
-def sets_of(judged: Sequence[Judged]) -> list[JudgedSet]:
+def sets_of(judged: Sequence[Judged], *, least_gap: float = 0.0) -> list[JudgedSet]:
     """Return the sets in the order in which they were scored.
 
-    A set whose best model is no better than its middling ones has no gap to recover, and is left
-    out.
+    A set whose best model leads its middling ones by no more than `least_gap` is left out.
     """
     by_source: dict[str, list[Judged]] = {}
     for turn in judged:
@@ -68,7 +70,7 @@ def sets_of(judged: Sequence[Judged]) -> list[JudgedSet]:
             np.array([turn.weak for turn in turns], np.float32),
             np.array([turn.strong for turn in turns], np.float32),
         )
-        if (outcomes.strong - outcomes.weak).sum() > 0:
+        if (outcomes.strong - outcomes.weak).mean() > least_gap:
             scores = np.array([turn.score for turn in turns], np.float32)
             lengths = np.array([turn.n_chars for turn in turns], np.float32)
             sets.append(JudgedSet(source, scores, lengths, outcomes))

@@ -23,13 +23,10 @@ from router.curves import (
     recovered,
     shuffled_quality,
 )
-from router.judged import FORMATS, SCORES_FILE, Judged, JudgedSet, sets_of, write_judged
+from router.judged import FORMATS, LEAST_GAP, SCORES_FILE, Judged, JudgedSet, sets_of, write_judged
 from router.network import Floats
 
 MEAN = "mean of the sets"
-# Where the best model leads by less than this there is next to nothing to recover: the set has its
-# row, but no part in a mean that its noise would rule.
-LEAST_GAP = 0.05
 
 
 @dataclass(frozen=True, slots=True)

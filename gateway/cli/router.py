@@ -299,10 +299,10 @@ def calibrate(
 
 
 def _judged_sets(path: Path | None) -> list[JudgedSet]:
-    from router.judged import read_judged, sets_of
+    from router.judged import LEAST_GAP, read_judged, sets_of
 
     assert path is not None  # the command has asked for one of two
-    return sets_of(read_judged(path))
+    return sets_of(read_judged(path), least_gap=LEAST_GAP)
 
 
 def _classifier() -> OnnxClassifier:
