@@ -21,7 +21,7 @@ from memory.remembered import Remembered
 from memory.summarize import date_line, segment_ranges, shortened, summarise
 
 _MOST_QUOTED = 1000
-_ALSO_COMPARED = 100
+_ALSO_COMPARED = 60
 """Documents compared by meaning because their words match, in conversations too long for all."""
 
 
@@ -114,12 +114,12 @@ def _ranked(
     lexical = remembered.indexed().scores(query)
     meaning = means = None
     if encoding is not None and len(remembered.vectors):
-        also = np.argsort(-lexical)[:_ALSO_COMPARED].astype(np.intp)
+        also = np.argpartition(-lexical, min(_ALSO_COMPARED, len(lexical) - 1))[:_ALSO_COMPARED]
         meaning = remembered.vectors.scores(encoding, also[also < len(remembered.vectors)])
         means = remembered.vectors.means
     signals = Signals(lexical, meaning, means)
-    order = rank(documents, query, remembered.traits, signals, recall)
-    return [folded[i] for i in order[:_MOST_QUOTED]]
+    order = rank(documents, query, remembered.traits, signals, recall, _MOST_QUOTED)
+    return [folded[i] for i in order]
 
 
 def _summary(

@@ -104,6 +104,7 @@ def rank(
     traits: Traits,
     signals: Signals,
     weights: RecallWeights,
+    most: int | None = None,
 ) -> NDArray[np.intp]:
     """Return positions in `documents`, the most relevant to the query first.
 
@@ -113,6 +114,7 @@ def rank(
         traits: of at least these documents.
         signals: scores of at least these documents.
         weights: how the signals are fused.
+        most: how many positions are wanted; None for all.
     """
     if not len(documents):
         return np.zeros(0, np.intp)
@@ -127,8 +129,16 @@ def rank(
     score += weights.date * nearness(traits.days(documents), dates_in(query))
     if signals.means is not None:
         score += weights.likeness * _scaled(_likeness(signals.means, documents, relevance))
-    order: NDArray[np.intp] = np.argsort(-score, kind="stable")
-    return order
+    return _best(score, len(score) if most is None else most)
+
+
+def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    """Return the positions of the k highest scores, highest first, the earlier of equal ones."""
+    if k < len(scores):
+        among = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+        best: NDArray[np.intp] = among[np.argsort(-scores[among], kind="stable")][:k]
+        return best
+    return np.argsort(-scores, kind="stable")
 
 
 def _known(values: NDArray[np.float32], documents: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -143,7 +153,7 @@ def _likeness(
     means: NDArray[np.float32], documents: NDArray[np.intp], relevance: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Return how near each document's mean is to that of the most relevant documents."""
-    best = np.argsort(-relevance, kind="stable")[:_EXEMPLARS]
+    best = _best(relevance, _EXEMPLARS)
     best = best[documents[best] < len(means)]
     weight = relevance[best] - relevance[best].min(initial=np.inf) + np.float32(0.1)
     centre = (means[documents[best]] * weight[:, None]).sum(0)

@@ -14,7 +14,7 @@ from memory.embedder import Encoding
 
 _EXACT_DOCUMENTS = 1500
 """Up to here every document is compared in full; above, only the best by their mean vector."""
-_CANDIDATES = 300
+_CANDIDATES = 200
 _SAMPLE = 128
 _BEFORE, _AFTER = 0.7, 0.5
 
@@ -109,9 +109,8 @@ def _best_matches(
     else:
         lengths = stops[documents] - starts[documents]
         offsets = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        rows = np.concatenate(
-            [flat[a:b] for a, b in zip(starts[documents], stops[documents], strict=True)]
-        )
+        within = np.arange(int(lengths.sum())) - np.repeat(offsets, lengths)
+        rows = flat[np.repeat(starts[documents], lengths) + within]
     best: NDArray[np.float32] = np.maximum.reduceat(product(rows, tokens), offsets, axis=0)
     return best
 
