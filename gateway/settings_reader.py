@@ -10,12 +10,13 @@ import difflib
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from gateway.keys import new_key
+from gateway.price_library import library_price
 from gateway.providers import strong_tier, with_strong_tier
 from gateway.settings import (
     ADMIN_KEY_VARIABLE,
@@ -65,7 +66,7 @@ def read_configuration(
         document = load_document(path.read_text(encoding="utf-8"), str(path))
         base = path.resolve().parent
     configuration = validate(Configuration, _with_secrets(document, environ))
-    _check_references(configuration, document)
+    _check_references(configuration, document, base)
     if configuration.fx is None:
         rates = validate(Configuration, _with_secrets(default, environ)).fx
         configuration = configuration.model_copy(update={"fx": rates})
@@ -108,7 +109,7 @@ def _with_secrets(document: Document, environ: Mapping[str, str]) -> Document:
     return replace(document, data=data)
 
 
-def _check_references(configuration: Configuration, document: Document) -> None:
+def _check_references(configuration: Configuration, document: Document, base: Path) -> None:
     known = list(configuration.backends)
     errors = []
     for name, model in configuration.models.items():
@@ -117,7 +118,15 @@ def _check_references(configuration: Configuration, document: Document) -> None:
             path = ("models", name, "backend")
             allowed = f"a name under backends: {', '.join(known)}"
             errors.append(document.error(path, model.backend, allowed, near[0] if near else None))
+    policies = sorted({path.stem for each in _policy_dirs(base) for path in each.glob("*.yaml")})
     for name, tenant in configuration.tenants.items():
+        if tenant.policy not in policies:
+            near = difflib.get_close_matches(tenant.policy, policies, n=1)
+            path = ("tenants", name, "policy")
+            allowed = (
+                f"a file in {base / 'policies'}, or one that is packaged: {', '.join(policies)}"
+            )
+            errors.append(document.error(path, tenant.policy, allowed, near[0] if near else None))
         if tenant.currency != "USD" and f"USD_{tenant.currency}" not in (configuration.fx or {}):
             if configuration.fx is None and tenant.currency == "INR":
                 continue
@@ -188,12 +197,26 @@ def _catalog(
             upstream_name=model.name,
             context_tokens=model.context_tokens,
             max_output_tokens=model.max_output_tokens,
-            price=None if model.price is None else Price(**model.price.model_dump()),
+            price=_price(model, backend),
             supports=supports,
             region=model.region or backend.region,
             is_simulated=backend.is_simulated,
         )
     return ModelCatalog(specs)
+
+
+def _price(model: ModelSection, backend: BackendSettings) -> Price | None:
+    """Return the configured price, else the list price of a provider's model."""
+    if model.price is not None:
+        return Price(**model.price.model_dump())
+    if backend.kind not in ("openai", "litellm"):
+        return None
+    return library_price(
+        model.name,
+        base_url=backend.base_url,
+        context_tokens=model.context_tokens,
+        at=datetime.now(UTC),
+    )
 
 
 def _secrets(

@@ -135,40 +135,72 @@ def validate(model: type[M], document: Document) -> M:
 
 
 def _translate(model: type[BaseModel], document: Document, problem: Any) -> DocumentError:
-    path = tuple(step for step in problem["loc"] if _is_in(document, step, problem["loc"]))
-    kind, value = problem["type"], problem["input"]
+    kind, value, told = problem["type"], problem["input"], problem.get("ctx", {})
+    path = _written(document, problem["loc"])
     if kind == "extra_forbidden":
         name = str(problem["loc"][-1])
         known = _names_at(model, problem["loc"][:-1])
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         allowed = "known keys are " + ", ".join(known) if known else "no key is known here"
-        return document.error(problem["loc"], name, allowed, near[0] if near else None)
+        return document.error(path, name, allowed, near[0] if near else None)
     if kind == "missing":
-        return document.error(problem["loc"], "nothing", "a value is required")
+        return document.error(path, "nothing", "a value is required")
+    if kind == "union_tag_not_found":
+        key = told["discriminator"].strip("'")
+        return document.error((*path, key), "nothing", "a value is required")
+    if kind == "union_tag_invalid":
+        key, names = told["discriminator"].strip("'"), _options(told["expected_tags"])
+        allowed, tag = "one of " + ", ".join(names), str(told["tag"])
+        return document.error((*path, key), tag, allowed, _nearest(tag, names))
     nearest = None
     if kind in ("literal_error", "enum") and isinstance(value, str):
-        options = str(problem.get("ctx", {}).get("expected", "")).replace(" or ", ", ")
-        names = [option.strip("' ") for option in options.split(",")]
-        nearest = next(iter(difflib.get_close_matches(value, names, n=1, cutoff=0.5)), None)
+        nearest = _nearest(value, _options(str(told.get("expected", ""))))
     message = problem["msg"].removeprefix("Value error, ")
     return document.error(path, value, message[:1].lower() + message[1:], nearest)
 
 
-def _is_in(document: Document, step: Any, location: Sequence[Any]) -> bool:
-    """Return whether a step of pydantic's location names something the author wrote."""
-    return any(step in path for path in document.lines) or step == location[-1]
+def _options(text: str) -> list[str]:
+    return [option.strip("' ") for option in text.replace(" or ", ", ").split(",")]
+
+
+def _nearest(name: str, known: Sequence[str]) -> str | None:
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.5)), None)
+
+
+def _written(document: Document, location: Sequence[Any]) -> Path:
+    """Return the steps of pydantic's location that the author wrote, or should have written.
+
+    The others name which of several models was tried.
+    """
+    path: list[str | int] = []
+    data = document.data
+    for place, step in enumerate(location, 1):
+        is_there = step in data if isinstance(data, Mapping) else isinstance(step, int)
+        if is_there and isinstance(data, Mapping | list):
+            data = data[step]
+        elif place < len(location) or not isinstance(data, Mapping):
+            continue
+        path.append(step)
+    return tuple(path)
 
 
 def _names_at(model: type[BaseModel], location: Sequence[Any]) -> list[str]:
     """Return the keys that the model knows at a location, [] where it is no model."""
     found: list[type[BaseModel]] = [model]
     for step in location:
+        chosen = [owner for owner in found if step in _kinds_of(owner)]
         following: list[type[BaseModel]] = []
         for owner in found:
             info = owner.model_fields.get(str(step))
             following += _models_in(info.annotation) if info else [owner]
-        found = following
+        found = chosen or following
     return sorted({name for owner in found for name in owner.model_fields})
+
+
+def _kinds_of(model: type[BaseModel]) -> tuple[Any, ...]:
+    """Return the values of `kind` by which the model is told from its siblings."""
+    kind = model.model_fields.get("kind")
+    return () if kind is None else get_args(kind.annotation)
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

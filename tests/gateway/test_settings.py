@@ -106,7 +106,8 @@ def test_the_whole_contract_is_understood() -> None:
     assert settings.catalog["gpt"].upstream_name == "gpt-5"
     assert settings.catalog["gpt"].supports == {"tools", "json", "images"}
     assert settings.catalog["local-small"].supports == frozenset()
-    assert settings.catalog["claude-strong"].price is None
+    listed = settings.catalog["claude-strong"].price  # from the price library
+    assert listed is not None and listed.input_usd_per_mtok == Decimal(3)
     assert settings.timeouts.idle_s == 20
 
 
@@ -243,3 +244,39 @@ def test_secrets_do_not_show_when_settings_are_printed() -> None:
 
     for secret in ("sk-1", "sk-2", "pepper-1", "admin-1", str(settings.demo_key)):
         assert secret not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "backends:\n  far: {kind: simulatd}\n",
+            "turnwise.yaml:2: backends.far.kind: 'simulatd' is not allowed; one of engine, openai, "
+            "litellm, simulated; did you mean 'simulated'?",
+        ),
+        (
+            "backends:\n  far: {kind: openai, base_url: 'http://x/v1', regoin: any}\n",
+            "turnwise.yaml:2: backends.far.regoin: 'regoin' is not allowed",
+        ),
+        (
+            "backends: {far: {kind: simulated}}\n"
+            "models: {m: {backend: far, name: m, context_tokens: 100}}\n"
+            "tenants: {acme: {policy: defualt, currency: USD, timezone: UTC}}\n",
+            "turnwise.yaml:3: tenants.acme.policy: 'defualt' is not allowed",
+        ),
+        (
+            "backends: {far: {kind: simulated}}\n"
+            "models: {m: {backend: far, name: m, context_tokens: 100}}\n"
+            "tenants: {acme: {policy: defualt, currency: USD, timezone: UTC}}\n",
+            "did you mean 'default'?",
+        ),
+    ],
+)
+def test_a_wrong_name_is_told_with_its_place_and_the_nearest(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    file = tmp_path / "turnwise.yaml"
+    file.write_text(text)
+    with pytest.raises(DocumentErrors) as refused:
+        load_settings(file, {})
+    assert told in str(refused.value)
