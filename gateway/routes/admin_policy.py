@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from gateway.errors import RequestError
+from gateway.routes.audited_route import AuditedRoute
 from gateway.routes.dependencies import Wired
 from gateway.services import Services
 from gateway.tenants import Tenant
@@ -36,7 +37,7 @@ MOST_REPLAYED = 100_000
 _MOST_LISTED = 1000
 _LAST_MOMENT = datetime(9999, 1, 1, tzinfo=UTC)  # later ones overflow in some time zone
 
-router = APIRouter(prefix="/tenants/{tenant_id}/policy")
+router = APIRouter(prefix="/tenants/{tenant_id}/policy", route_class=AuditedRoute)
 
 
 class RollbackBody(BaseModel):

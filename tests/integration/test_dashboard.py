@@ -328,6 +328,19 @@ async def test_change_over_the_admin_api_leaves_a_trace(gateway, reader_of):
     assert [(row.act, row.actor) for row in rows] == [("PUT /admin/tenants/demo", "environment")]
 
 
+async def test_policy_put_over_the_admin_api_leaves_a_trace(gateway):
+    text = gateway.services.policies.text_of("default")
+    auth = {"authorization": f"Bearer {ADMIN_KEY}"}
+    async with gateway.client.put(
+        f"{gateway.url}/admin/tenants/demo/policy", data=text, headers=auth
+    ) as answer:
+        assert answer.status == 200
+
+    assert [row.act for row in await gateway.services.audit.rows("demo")] == [
+        "PUT /admin/tenants/demo/policy"
+    ]
+
+
 async def test_export_adds_up_to_the_cost_api(gateway, reader_of):
     fill(gateway.services.database, "demo", now=utc_now(), days=6, per_day=30)
     reader = await reader_of(gateway.key)
