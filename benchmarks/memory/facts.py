@@ -1,11 +1,12 @@
 """Whether facts told once stay in the context of a small model through many folds.
 
-    python benchmarks/memory/facts.py [--conversations 40] [--turns 30] [--window 700]
+    python -m benchmarks.memory.facts [--conversations 40] [--turns 30] [--window 500]
 
 Synthetic conversations in English, Hindi, Hinglish and Tamil: five facts each, told among small
-talk, some changed later, one of them inside a tool result. After the last turn each fact is asked
-for, and counts when its current value stands in the context. Values that were never told count as
-invented. No model is involved.
+talk; two are changed later, one is deleted (its item stands redacted), one is inside a tool result.
+After the last turn each fact that is left is asked for, and counts as kept when its current value
+stands in the context. Values that stand in no item count as invented. `folds` is how often the tail
+moved on the way, at least. No model is involved.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 
 from memory import Conversation, Item, MemoryConfig, Message
 from memory.building import ContextRequest, context_of
+from memory.context import Shares, plan_context
 from memory.counting import TokenCounter
 from memory.embedder import NOTHING, OnnxEmbedder
 from memory.remembered import Remembered, spoken
@@ -169,11 +171,15 @@ def conversation_of(
     for fact, place in enumerate(places):
         current[fact] = str(rng.randint(1000, 9999))
         turns[place] = language.facts[fact][0].format(v=current[fact])
-    for fact in rng.sample(range(4), 2):  # told again, changed, after it was told first
+    changed = rng.sample(range(4), 2)
+    for fact in changed:  # told again, changed, after it was told first
         later = rng.choice([i for i in range(places[fact] + 1, n_turns - 2) if i not in places])
         places.append(later)
         current[fact] = str(rng.randint(1000, 9999))
         turns[later] = language.facts[fact][1].format(v=current[fact])
+    gone = rng.choice([fact for fact in range(4) if fact not in changed])
+    del current[gone]
+    turns[places[gone]] = ""  # what a redaction leaves
     messages: list[Message] = []
     for i, text in enumerate(turns):
         if i in is_tool:
@@ -206,22 +212,43 @@ def remembered_of(messages: list[Message]) -> Remembered:
     return held
 
 
+def n_folds_of(held: Remembered, window: int, counter: TokenCounter, shares: Shares) -> int:
+    """Return how often the tail moved while the conversation grew, turn by turn."""
+    starts = set()
+    for seq, item in enumerate(held.items):
+        if item.message.role == "user":
+            plan = plan_context(
+                held.view(seq),
+                (item.message,),
+                weights=held.weights,
+                instructions=None,
+                limit_tokens=window,
+                window_tokens=window,
+                counter=counter,
+                shares=shares,
+            )
+            starts.add(plan.tail_start)
+    return len(starts - {0})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--conversations", type=int, default=40)
     parser.add_argument("--turns", type=int, default=30)
-    parser.add_argument("--window", type=int, default=700)
+    parser.add_argument("--window", type=int, default=500)
     options = parser.parse_args()
     rng = random.Random(7)
     embedder = OnnxEmbedder.from_folder()
     tokenizer = embedder.tokenizer
     counter = TokenCounter(lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids))
     config = MemoryConfig()
-    print(f"{'':10}{'facts':>8}{'kept %':>8}{'invented %':>12}{'tokens':>8}")
+    print(f"{'':10}{'facts':>8}{'kept %':>8}{'invented %':>12}{'tokens':>8}{'folds':>7}")
     for name, language in LANGUAGES.items():
         kept = invented = n_facts = n_values = tokens = 0
+        folds: list[int] = []
         for _ in range(options.conversations // len(LANGUAGES)):
             held, current = conversation_of(language, options.turns, rng)
+            folds.append(n_folds_of(held, options.window, counter, config.shares))
             told = {v for item in held.items for v in values_of(item.message.text)}
             for item in held.items:
                 text = spoken(item)
@@ -256,7 +283,8 @@ def main() -> None:
                 tokens += context.tokens
         share = 100 * invented / max(1, n_values)
         print(
-            f"{name:10}{n_facts:8}{100 * kept / n_facts:8.1f}{share:12.1f}{tokens / n_facts:8.0f}"
+            f"{name:10}{n_facts:8}{100 * kept / n_facts:8.1f}{share:12.1f}"
+            f"{tokens / n_facts:8.0f}{min(folds):7}"
         )
     embedder.close()
 
