@@ -5,7 +5,8 @@
 Needs `pip install ctranslate2` for the first part. Random-weight Llama, one thread, tokens per
 CPU-second. The second part is the mix that continuous batching is for: prompts of 32 to 1,024
 tokens, 32 requests at once. transformers has no int8 kernel of its own on a CPU, so it runs twice:
-in float32, and with this engine's int8 weights in its linear layers, behind torch's integer product.
+in float32, and with this engine's int8 weights in its linear layers, behind torch's integer
+product.
 """
 
 from __future__ import annotations
