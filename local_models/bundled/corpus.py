@@ -24,10 +24,10 @@ from local_models.bundled.sums import SO, Sum, ask_for, draw_sum, several_sums, 
 HERE = Path(__file__).parent
 SHARES = {"en": 0.6, "hinglish": 0.17, "hi": 0.12, "ta": 0.06, "more": 0.05}
 KINDS = {
-    "intent": 0.31,
-    "sum": 0.27,
-    "prompt": 0.22,
-    "declined": 0.12,
+    "intent": 0.29,
+    "sum": 0.38,
+    "prompt": 0.14,
+    "declined": 0.11,
     "phrase": 0.05,
     "salad": 0.03,
 }
@@ -126,7 +126,7 @@ def dialogues(seed: int, *, is_held_out: bool = False) -> Iterator[list[dict[str
         _set_scene(talk)
         for _ in range(rng.choices([1, 2, 3, 5, 9], weights=[46, 30, 15, 7, 2])[0]):
             _exchange(talk)
-        yield recollect(rng, talk.messages) if rng.random() < 0.13 else talk.messages
+        yield recollect(rng, talk.messages) if rng.random() < 0.2 else talk.messages
 
 
 def _set_scene(talk: _Talk) -> None:
@@ -177,7 +177,7 @@ def _exchange(talk: _Talk) -> None:
 
 def _ask_sum(talk: _Talk) -> None:
     rng, language = talk.rng, talk.language if talk.language in SO else "en"
-    if rng.random() < 0.2:
+    if rng.random() < 0.35:
         talk.say(*several_sums(rng))
         return
     drawn = draw_sum(rng) if talk.is_held_out else training_sum(rng)

@@ -1,7 +1,7 @@
 """Ten unedited answers of the bundled model, as Markdown: `python -m local_models.bundled.samples`.
 
-Greedy through the engine's int8 path, whatever comes out. Where a conversation has several turns the
-model's own earlier answers stand between them.
+Greedy through the engine's int8 path, whatever comes out. Where a conversation has several turns,
+the model's own earlier answers stand between them.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ import zlib
 from dataclasses import dataclass
 
 SO = {"en": "so", "hinglish": "to", "hi": "इसलिए", "ta": "ஆகவே"}
-_HEART_TERM, _HEART_FACTOR = 20, 12
+_HEART = 12
+_PERCENTS = (5, 10, 15, 20, 25, 50)
+_BASES = tuple(range(20, 420, 20))
 _WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
         "+": ("{a} plus {b}", "add {a} and {b}", "sum of {a} and {b}", "{a} and {b} together"),
@@ -80,14 +82,13 @@ class Sum:
     @property
     def is_by_heart(self) -> bool:
         """Whether the answer is given without working."""
-        most = max(self.first, self.second)
-        if self.sign in "+-":
-            return most <= _HEART_TERM
+        if self.sign == "%":
+            return self.first in _PERCENTS and self.second in _BASES
         if self.sign == "/":
-            return self.second <= _HEART_FACTOR and self.first % self.second == 0 and (
-                self.first // self.second <= _HEART_FACTOR
-            )  # fmt: skip
-        return self.sign == "x" and most <= _HEART_FACTOR
+            return self.second <= _HEART and self.first in range(
+                0, _HEART * self.second + 1, self.second
+            )
+        return max(self.first, self.second) <= _HEART
 
     @property
     def is_held_out(self) -> bool:
@@ -124,16 +125,8 @@ class Sum:
         if self.sign == "-":
             return _subtracted(max(a, b), min(a, b))
         if self.sign == "x":
-            return _multiplied(a, b)
-        if self.sign == "/":
-            return _divided(a, b)
-        shift = 2 if b % 100 == 0 else 1 if b % 10 == 0 else 0
-        factor = b // 10**shift
-        product = f"{a} x {factor} = {a * factor}"
-        if a in (1, 10, 100) or factor == 1:
-            return product
-        working = "" if max(a, factor) <= _HEART_FACTOR else _multiplied(a, factor) + ", "
-        return working + product
+            return _times_digit(max(a, b), min(a, b))
+        return _divided(a, b)
 
 
 def _digits(number: int) -> list[int]:
@@ -164,16 +157,6 @@ def _subtracted(a: int, b: int) -> str:
     return ", ".join(columns)
 
 
-def _multiplied(a: int, b: int) -> str:
-    if b >= 10 and a < 10:
-        a, b = b, a
-    if b < 10:
-        return _times_digit(a, b)
-    ones, tens = b % 10, b // 10
-    low, high = a * ones, a * tens * 10
-    return f"{_times_digit(a, ones)}, {low}; {_times_digit(a, tens)}, {high}; {_added(low, high)}"
-
-
 def _times_digit(a: int, digit: int) -> str:
     columns, carry = [], 0
     for x in _digits(a):
@@ -192,41 +175,31 @@ def _divided(a: int, b: int) -> str:
     return ", ".join(columns)
 
 
-def draw_sum(rng: random.Random, signs: str = "++++---xxxx//%%") -> Sum:
+def draw_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
     """Return a sum that the model should be able to do, held out or not."""
     sign = rng.choice(signs)
     if sign in "+-":
-        top = rng.choice([10, _HEART_TERM, 50, 99, 99, 999, 999])
-        a, b = rng.randrange(top + 1), rng.randrange(rng.choice([top, top, 99, 9]) + 1)
-        return (
-            Sum(max(a, b), sign, min(a, b))
-            if sign == "-" and rng.random() < 0.85
-            else Sum(a, sign, b)
-        )
+        top = rng.choice([9, _HEART, 20, 50, 99, 99, 999])
+        a, b = rng.randrange(top + 1), rng.randrange(rng.choice([top, top, min(top, 99)]) + 1)
+        is_negative = sign == "-" and rng.random() > 0.9 and top <= _HEART
+        return Sum(a, sign, b) if sign == "+" or is_negative else Sum(max(a, b), sign, min(a, b))
     if sign == "x":
-        kind = rng.random()
-        if kind < 0.4:
-            return Sum(rng.randrange(_HEART_FACTOR + 1), sign, rng.randrange(_HEART_FACTOR + 1))
-        if kind < 0.75:
-            pair = [rng.randrange(10, rng.choice([100, 1000])), rng.randrange(2, 10)]
-            rng.shuffle(pair)
-            return Sum(pair[0], sign, pair[1])
-        return Sum(rng.randrange(10, 100), sign, rng.randrange(10, 100))
+        if rng.random() < 0.55:
+            return Sum(rng.randrange(_HEART + 1), sign, rng.randrange(_HEART + 1))
+        pair = [rng.randrange(10, rng.choice([100, 100, 1000])), rng.randrange(2, 10)]
+        rng.shuffle(pair)
+        return Sum(pair[0], sign, pair[1])
     if sign == "/":
-        b = rng.randrange(1, _HEART_FACTOR + 1)
-        if rng.random() < 0.4:
-            return Sum(b * rng.randrange(1, _HEART_FACTOR + 1), sign, b)
+        b = rng.randrange(1, _HEART + 1)
+        if rng.random() < 0.6:
+            return Sum(b * rng.randrange(1, _HEART + 1), sign, b)
         b = rng.randrange(2, 10)
-        a = rng.randrange(10, rng.choice([100, 1000]))
+        a = rng.randrange(10, rng.choice([100, 100, 1000]))
         return Sum(a if rng.random() < 0.3 else a - a % b + b, sign, b)
-    percent = rng.choice([5, 10, 15, 20, 25, 50, 75, 18, 12, 30, rng.randrange(1, 100)])
-    base = rng.choice(
-        [rng.randrange(1, 100) * 10, rng.randrange(1, 20) * 100, rng.randrange(1, 50)]
-    )
-    return Sum(percent, "%", base)
+    return Sum(rng.choice(_PERCENTS), sign, rng.choice(_BASES))
 
 
-def training_sum(rng: random.Random, signs: str = "++++---xxxx//%%") -> Sum:
+def training_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
     """Return a sum that is not held out."""
     while (drawn := draw_sum(rng, signs)).is_held_out:
         pass
@@ -257,10 +230,11 @@ def ask_for(rng: random.Random, drawn: Sum, language: str) -> str:
 
 
 def several_sums(rng: random.Random) -> tuple[str, str]:
-    """Return two to six sums known by heart in one question, and their answers."""
+    """Return two to eight sums known by heart in one question, and their answers."""
     drawn: list[Sum] = []
-    while len(drawn) < rng.choice([2, 3, 4, 6]):
-        candidate = draw_sum(rng, "++--xx/")
+    count = rng.choice([2, 3, 4, 6, 8])
+    while len(drawn) < count:
+        candidate = draw_sum(rng, "+++--xxx/%")
         if candidate.is_by_heart:
             drawn.append(candidate)
     joined = rng.choice([", ", ", ", " and ", "; ", "\n"]).join(each.text for each in drawn)
@@ -276,7 +250,9 @@ def long_sum(rng: random.Random) -> str:
     a, b, c = number(3, 7), number(0, 6), number(0, 3)
     forms = (
         f"{a} + {b}", f"{b} x {a}", f"{a} * {number(2, 5)}", f"{a} / {b}", f"{a} - {number(3, 6)}",
-        f"{number(2, 3)} x {number(2, 3)}", f"{number(2, 3)} * {number(2, 3)}",
+        f"{number(1, 3)} x {rng.randrange(13, 1000)}",
+        f"{rng.randrange(13, 1000)} * {rng.randrange(13, 1000)}",
+        f"{rng.choice([3, 7, 12, 18, 35, 64])}% of {number(0, 4)}",
         f"{a / 100:g} x {b / 10:g}", f"{c}^{rng.randrange(2, 20)}", f"square root of {b}",
         f"{c} + {b} * {number(0, 3)} - {number(0, 2)}", f"({c} + {b}) / {number(0, 2)}",
         f"log of {b}", f"{c}x + {b} = {a}", f"factorial of {c}",
