@@ -7,18 +7,18 @@ roll-ups; the check adds up the ledger's own rows of one day.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, fields, replace
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection, case, func, select
 
 from gateway.dashboard.view import View
 from gateway.services import Services
 from policies.books import CostRow
-from policies.budget import BudgetState
+from policies.budget import BudgetState, period_of
 from policies.catalog import ModelSpec
 from policies.entry import to_us
-from policies.forecast import BurnDown
+from policies.forecast import BurnDown, burn_down
 from policies.reports import Latencies, Span, TierShare
 from policies.savings import Savings
 from policies.tables import entries_table, unbooked_table
@@ -96,14 +96,20 @@ async def overview_of(wired: Services, view: View) -> Overview:
     await wired.books.catch_up(tenant.id)
     yesterday = view.span_of(view.yesterday, view.yesterday)
     month = view.span_of(view.today.replace(day=1), view.today)
-    recent = view.span_of(view.today - timedelta(days=29), view.today)
+    # Long enough for any month, so that one reading serves the chart and the forecast.
+    recent = view.span_of(view.today - timedelta(days=30), view.today)
     week = view.span_of(view.today - timedelta(days=6), view.today)
     policy = wired.policies.policy_of(tenant.id, tenant.policy)
     baseline = baseline_of(wired, view)
     models = await lines(wired, view, yesterday, "model")
     daily = await lines(wired, view, recent, "day")
-    burn = await wired.reports.burn_down(
-        tenant.id, None, currency=view.currency, timezone=view.timezone, now=view.now
+    burn = burn_down(
+        {date.fromisoformat(line.value): line.cost_micro for line in daily},
+        period=period_of("month", view.timezone, view.now),
+        timezone=view.timezone,
+        currency=view.currency,
+        limit_micro=None,
+        now=view.now,
     )
     budget = await wired.ledger.state(tenant.id, policy.budget, tenant.currency)
     check = await check_of(wired, view, yesterday, sum(line.cost_micro for line in models))
@@ -139,20 +145,37 @@ async def savings(wired: Services, view: View, span: Span, baseline: ModelSpec) 
     )
 
 
-async def lines(wired: Services, view: View, span: Span, *group_by: str) -> tuple[SpendLine, ...]:
-    """Return what each value of the (last) group cost, the dearest first; days in their order."""
+async def lines(wired: Services, view: View, span: Span, name: str) -> tuple[SpendLine, ...]:
+    """Return what each value of a group cost, the dearest first; days in their order."""
+    return (await breakdowns(wired, view, span, name))[name]
+
+
+async def breakdowns(
+    wired: Services, view: View, span: Span, *names: str
+) -> Mapping[str, tuple[SpendLine, ...]]:
+    """Return the lines of several groups from one reading of the roll-ups.
+
+    Only groups of which a turn has one value may be asked for together: tags alone.
+    """
     rows = await wired.books.costs(
         view.tenant.id,
         start=span.start,
         end=span.end,
         timezone=view.timezone,
-        group_by=group_by,
+        group_by=names,
         currency=view.currency,
     )
-    found = [_line(row, row.group[group_by[-1]], view.currency) for row in rows]
-    if group_by[-1] in ("day", "hour", "week", "month"):
-        return tuple(found)
-    return tuple(sorted(found, key=lambda line: (-line.cost_micro, -line.requests, line.value)))
+    found: dict[str, tuple[SpendLine, ...]] = {}
+    for name in names:
+        summed: dict[str, SpendLine] = {}
+        for row in rows:
+            line = _line(row, row.group[name], view.currency)
+            summed[line.value] = _sum(summed[line.value], line) if line.value in summed else line
+        in_order = sorted(summed.values(), key=lambda line: line.value)
+        if name != "day":
+            in_order.sort(key=lambda line: (-line.cost_micro, -line.requests))
+        found[name] = tuple(in_order)
+    return found
 
 
 def filled(days: Sequence[SpendLine], span: Span, view: View) -> tuple[SpendLine, ...]:
@@ -226,7 +249,7 @@ async def alarms_of(
         found.append(f"{share} % of the {budget.period}'s budget is spent or held.")
     unpriced = sum(line.unpriced for line in daily)
     if unpriced:
-        found.append(f"{unpriced} calls of the last 30 days have no known price and add nothing.")
+        found.append(f"{unpriced} calls of the last 31 days have no known price and add nothing.")
     if any(line.foreign_usd_micro for line in daily):
         found.append("A part was booked in another currency; switch to USD to see all of it.")
     if check.lag_s > 60:
@@ -262,3 +285,8 @@ def _line(row: CostRow, value: str, currency: str) -> SpendLine:
         unpriced=row.unpriced,
         foreign_usd_micro=0 if currency == "USD" else row.foreign_usd_micro,
     )
+
+
+def _sum(one: SpendLine, other: SpendLine) -> SpendLine:
+    amounts = (field.name for field in fields(SpendLine) if field.name != "value")
+    return replace(one, **{name: getattr(one, name) + getattr(other, name) for name in amounts})

@@ -8,7 +8,7 @@ from datetime import timedelta
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from gateway.dashboard.overview import baseline_of, filled, lines, overview_of, savings
+from gateway.dashboard.overview import baseline_of, breakdowns, filled, lines, overview_of, savings
 from gateway.dashboard.rendering import SECURITY
 from gateway.dashboard.routing import routing_of, what_if_of
 from gateway.dashboard.timing import timing_of
@@ -44,7 +44,8 @@ async def spend(wired: Wired, view: Shown, request: Request) -> Response:
     day = day_in(view)
     span = view.span if day is None else view.span_of(day, day)
     await wired.books.catch_up(view.tenant.id)
-    daily = await lines(wired, view, view.span, "day") if day is None else ()
+    names = ("model", "tier", "kind", *(() if day else ("day",)))
+    by = await breakdowns(wired, view, span, *names)
     return page(
         request,
         view,
@@ -53,13 +54,12 @@ async def spend(wired: Wired, view: Shown, request: Request) -> Response:
         day=day,
         before=None if day is None else day - timedelta(days=1),
         after=None if day is None or day >= view.today else day + timedelta(days=1),
-        daily=filled(daily, view.span, view),
-        models=await lines(wired, view, span, "model"),
-        tiers=await lines(wired, view, span, "tier"),
-        kinds=await lines(wired, view, span, "kind"),
+        daily=filled(by.get("day", ()), span, view),
+        models=by["model"],
+        tiers=by["tier"],
+        kinds=by["kind"],
         tags=await lines(wired, view, span, "tag"),
         end_users=(await lines(wired, view, span, "end_user"))[:20],
-        groups=GROUPS,
     )
 
 
