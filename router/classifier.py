@@ -31,6 +31,7 @@ NEEDS_CONTEXT_AT = 0.5
 
 _N_SCALARS = len(SCALARS)
 _N_TASKS = len(TASKS)
+_OUTPUTS = ["outputs"]
 
 
 class OnnxClassifier:
@@ -78,16 +79,17 @@ class OnnxClassifier:
         read = turn_text_of(messages)
         words = words_of(read.current)
         outputs = self._outputs(words, read.facts)
-        score, difficulty, unsafe, needs_context, uncertainty = outputs[:_N_SCALARS]
+        score, difficulty, unsafe, needs_context = outputs[:_N_SCALARS]
         task, domain = _labels_of(outputs)
         language = self._language_of(read.current, words)
         is_carried = False
         leans = needs_context >= NEEDS_CONTEXT_AT and read.earlier
         for text in read.earlier if leans else ():
-            earlier_words = words_of(text)
-            earlier = self._outputs(earlier_words, _facts_alone(text))
+            before = turn_text_of([Message("user", text)])
+            earlier_words = words_of(before.current)
+            earlier = self._outputs(earlier_words, before.facts)
             if earlier[0] > score:
-                score, difficulty, uncertainty = earlier[0], earlier[1], earlier[4]
+                score, difficulty = earlier[:2]
                 task, domain = _labels_of(earlier)
                 is_carried = True
             if language == "und":
@@ -102,11 +104,11 @@ class OnnxClassifier:
             pii=has_pii(message.text for message in messages),
             unsafe=unsafe >= UNSAFE_AT,
         )
-        return Prediction(score, labels, needs_context, uncertainty, is_carried)
+        return Prediction(score, labels, needs_context, 1 - abs(2 * score - 1), is_carried)
 
     def _outputs(self, words: list[str], facts: Sequence[float]) -> list[float]:
-        feeds = {"tokens": self._vocabulary.ids_of(words), "facts": np.array(facts, np.float32)}
-        outputs: list[float] = self._run(None, feeds)[0].tolist()
+        feeds = {"tokens": self._vocabulary.ids_of(words), "facts": np.array([facts], np.float32)}
+        outputs: list[float] = self._run(_OUTPUTS, feeds)[0][0].tolist()
         return outputs
 
 
@@ -116,8 +118,8 @@ def _session_of(model: bytes) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # a broken file is an exception here, not a line on stderr
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    if session.get_outputs()[0].shape != [N_OUTPUTS]:
-        raise ValueError(f"the output is {session.get_outputs()[0].shape}, not [{N_OUTPUTS}]")
+    if session.get_outputs()[0].shape != [1, N_OUTPUTS]:
+        raise ValueError(f"the output is {session.get_outputs()[0].shape}, not [1, {N_OUTPUTS}]")
     return session
 
 
@@ -125,7 +127,3 @@ def _labels_of(outputs: list[float]) -> tuple[str, str]:
     tasks = outputs[_N_SCALARS : _N_SCALARS + _N_TASKS]
     domains = outputs[_N_SCALARS + _N_TASKS :]
     return TASKS[tasks.index(max(tasks))], DOMAINS[domains.index(max(domains))]
-
-
-def _facts_alone(text: str) -> tuple[float, ...]:
-    return turn_text_of([Message("user", text)]).facts

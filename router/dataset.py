@@ -87,6 +87,41 @@ _TASK_OF_VICUNA = {
     "roleplay": "instruction",
     "writing": "instruction",
 }
+_FORMAT_OF_SOURCE = {
+    "banking77": "everyday",
+    "commongen": "open",
+    "arena_hard_v0.1": "open",
+    "self_instruct_seed": "open",
+    "self_instruct_user": "open",
+    "trec_cast": "open",
+    "mmlu_pro": "knowledge",
+    "mmlu_subjects": "knowledge",
+    "openbook_qa": "knowledge",
+    "commonsense_qa": "knowledge",
+    "arc_challenge": "knowledge",
+    "mmlu": "knowledge",
+    "gpqa": "knowledge",
+    "trivia_qa": "knowledge",
+    "natural_qa": "knowledge",
+    "gsm8k": "story",
+    "gsm8k_train": "story",
+    "math": "contest",
+    "zeroeval_math-l5": "contest",
+    "agieval_math": "contest",
+    "agieval_aqua-rat": "contest",
+    "human_eval": "code",
+    "mbpp": "code",
+    "zeroeval_crux": "code",
+    "bbh": "puzzle",
+    "agentverse-logicgrid": "puzzle",
+}
+_FORMAT_OF_TASK = {
+    "chat": "everyday",
+    "command": "everyday",
+    "support": "everyday",
+    "math": "contest",
+    "code": "code",
+}
 _DOMAIN_OF_TASK = {"chat": "general", "command": "general", "support": "business"}
 _DOMAIN_WORDS = {
     "math": "math algebra statistics formal_logic grade_school_math stat calculus diff",
@@ -110,8 +145,8 @@ class Example:
     """One labelled turn; None and NaN are labels that its source does not give.
 
     `source` names the set that targets are centred in. `scores` are right-or-wrong of models,
-    0 to 1. `level` is a stated difficulty inside the source (steps of a solution, contest level,
-    school level), on the source's own scale.
+    0 to 1. `subject` is the narrowest topic its source names. `level` is a stated difficulty inside
+    the source (steps of a solution, contest level, school level), on the source's own scale.
     """
 
     source: str
@@ -122,7 +157,16 @@ class Example:
     is_unsafe: bool | None = None
     needs_context: bool | None = None
     level: float = float("nan")
+    subject: str | None = None
     scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def format(self) -> str | None:
+        """Which of the formats that difficulty is learned for this is, None where none fits."""
+        if self.is_unsafe:
+            return None
+        known = _FORMAT_OF_SOURCE.get(self.source)
+        return known or (_FORMAT_OF_TASK.get(self.task, "open") if self.task else None)
 
     @property
     def may_shape_weights(self) -> bool:
@@ -234,7 +278,8 @@ def _of_subject(row: dict[str, Any]) -> Example:
         language="en",
         is_unsafe=False,
         needs_context=False,
-        level=_SCHOOL_LEVELS.get(row["domain"].split("_")[0], float("nan")),
+        level=_SCHOOL_LEVELS.get(row["domain"].split("_")[0], 1.5),
+        subject=row["domain"],
     )
 
 

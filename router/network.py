@@ -1,6 +1,7 @@
 """The classifier's network: its weights, what it computes, and the ONNX graph of the same.
 
-A token table, mean pooling and counts, one hidden layer, small heads. `forward` is the reference
+A token table, mean pooling and counts, one hidden layer, small heads: one level of difficulty for
+each format of a turn, weighed by how likely the turn is of that format. `forward` is the reference
 that the exported graph is compared with. Needs numpy; only `onnx_bytes` needs onnx.
 """
 
@@ -17,54 +18,57 @@ from numpy.typing import ArrayLike, NDArray
 from router.features import FACTS
 from router.labels import DOMAINS, TASKS
 
-FORMAT = "turnwise-router-1"
+FORMAT = "turnwise-router-2"
 OPSET = 17
+# How many columns of the table are counts.
+N_KINDS = 24
 # Inputs are held within this many deviations: a text unlike any seen must not run away.
 FARTHEST = 4.0
 IR_VERSION = 8
 
-# What the output vector holds, in this order, before the probabilities of TASKS and DOMAINS.
-SCALARS = ("score", "difficulty", "unsafe", "needs_context", "uncertainty")
+# The kinds of turns that difficulty is learned for apart from each other.
+FORMATS = ("everyday", "open", "knowledge", "story", "contest", "code", "puzzle")
+# What the output vector holds, in this order, before the logits of TASKS and DOMAINS.
+SCALARS = ("score", "difficulty", "unsafe", "needs_context")
 N_OUTPUTS = len(SCALARS) + len(TASKS) + len(DOMAINS)
+# How wide each group of logits is: levels of formats, two flags, formats, tasks, domains.
+GROUPS = (len(FORMATS), 2, len(FORMATS), len(TASKS), len(DOMAINS))
+N_LOGITS = sum(GROUPS)
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Everything that is learned; row 0 of both tables is the unknown token.
+    """Everything that is learned; row 0 of the table is the unknown token.
 
-    vectors: int8 [vocabulary, dim], times vector_scale [dim].
-    counts: int8 [vocabulary, kinds], times count_scale [kinds]; never negative.
+    table: int8 [vocabulary, dim + kinds], times scale [dim + kinds]: a vector, whose mean is
+        taken, and counts, which are summed and never negative.
     mean, spread: float32 [dim + kinds + facts], what inputs are standardized with.
     hidden, hidden_bias: float32 [inputs, width] and [width].
-    heads, heads_bias: float32 [inputs + width, logits] and [logits]; logits are difficulty,
-        unsafe, needs_context, then one per task and per domain.
-    task_levels: float32 [tasks], the logit of how often a small model fails each task.
-    mixing: float32 [3], weights of difficulty and of the expected task level in the score's
-        logit, and its bias.
+    heads, heads_bias: float32 [inputs + width, N_LOGITS] and [N_LOGITS], in the order of GROUPS.
+        A level is the logit of how likely a small model fails, were the turn of that format.
+    usual: float32 [formats], the level of a middling turn of each format.
     """
 
-    vectors: NDArray[np.int8]
-    vector_scale: Floats
-    counts: NDArray[np.int8]
-    count_scale: Floats
+    table: NDArray[np.int8]
+    scale: Floats
     mean: Floats
     spread: Floats
     hidden: Floats
     hidden_bias: Floats
     heads: Floats
     heads_bias: Floats
-    task_levels: Floats
-    mixing: Floats
+    usual: Floats
 
 
 def inputs_of(weights: Weights, ids: ArrayLike, facts: Sequence[float]) -> Floats:
     """Return the standardized inputs of one turn, float32 [dim + kinds + facts]."""
-    rows = np.asarray(ids, dtype=np.int64)
-    pooled = weights.vectors[rows].astype(np.float32).mean(0) * weights.vector_scale
-    counted = weights.counts[rows].astype(np.float32).sum(0) * weights.count_scale
-    features = np.concatenate([pooled, np.log1p(counted), np.asarray(facts, np.float32)])
+    rows = weights.table[np.asarray(ids, dtype=np.int64)].astype(np.float32)
+    dim = len(weights.scale) - N_KINDS
+    sums = rows.sum(0) * weights.scale
+    pooled, counted = sums[:dim] / len(rows), np.log1p(sums[dim:])
+    features = np.concatenate([pooled, counted, np.asarray(facts, np.float32)])
     standard = (features - weights.mean) / weights.spread
     return np.asarray(np.clip(standard, -FARTHEST, FARTHEST), dtype=np.float32)
 
@@ -74,16 +78,11 @@ def forward(weights: Weights, ids: ArrayLike, facts: Sequence[float]) -> Floats:
     inputs = inputs_of(weights, ids, facts)
     hidden = np.maximum(inputs @ weights.hidden + weights.hidden_bias, 0)
     logits = np.concatenate([inputs, hidden]) @ weights.heads + weights.heads_bias
-    tasks = _softmax(logits[3 : 3 + len(TASKS)])
-    domains = _softmax(logits[3 + len(TASKS) :])
-    level = float(tasks @ weights.task_levels)
-    scored = float(np.array([logits[0], level, 1]) @ weights.mixing)
-    score, difficulty, unsafe, needs_context = _sigmoid(
-        np.array([scored, logits[0], logits[1], logits[2]], np.float32)
-    )
-    uncertainty = 1 - abs(2 * score - 1)
-    scalars = [score, difficulty, unsafe, needs_context, uncertainty]
-    return np.concatenate([scalars, tasks, domains]).astype(np.float32)
+    levels, flags, formats, tasks, domains = np.split(logits, np.cumsum(GROUPS)[:-1])
+    chances = _softmax(formats)
+    level = chances @ levels
+    judged = _sigmoid(np.array([level, level - chances @ weights.usual, *flags], np.float32))
+    return np.concatenate([judged, tasks, domains]).astype(np.float32)
 
 
 def _sigmoid(values: Floats) -> Floats:
@@ -100,93 +99,28 @@ def onnx_bytes(
 ) -> bytes:
     """Return the graph as a serialized ONNX model that says its own version and labels.
 
-    Inputs are `tokens` (int32 [n], n at least 1) and `facts` (float32 [FACTS]); the output is
-    `outputs` (float32 [N_OUTPUTS]). Text reaches it as token ids only.
+    Inputs are `tokens` (int32 [n], n at least 1) and `facts` (float32 [1, FACTS]); the output is
+    `outputs` (float32 [1, N_OUTPUTS]). Text reaches it as token ids only.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    names = [
-        "vectors",
-        "vector_scale",
-        "counts",
-        "count_scale",
-        "mean",
-        "hidden",
-        "hidden_bias",
-        "heads",
-        "heads_bias",
-        "task_levels",
-    ]
-    tensors = {name: getattr(weights, name) for name in names}
-    tensors["precision"] = (1 / weights.spread).astype(np.float32)
-    tensors["score_weights"] = weights.mixing[:, None].astype(np.float32)
-    tensors |= {
-        "one": np.ones(1, np.float32),
-        "two": np.full(1, 2, np.float32),
-        "nearest": np.array(-FARTHEST, np.float32),
-        "farthest": np.array(FARTHEST, np.float32),
-        "first_axis": np.zeros(1, np.int64),
-        "logit_sizes": np.array([1, 2, len(TASKS), len(DOMAINS)], np.int64),
-    }
-    node = helper.make_node
-    nodes = [
-        node("Gather", ["vectors", "tokens"], ["rows8"]),
-        node("Cast", ["rows8"], ["rows"], to=TensorProto.FLOAT),
-        node("ReduceMean", ["rows"], ["pooled8"], axes=[0], keepdims=0),
-        node("Mul", ["pooled8", "vector_scale"], ["pooled"]),
-        node("Gather", ["counts", "tokens"], ["kinds8"]),
-        node("Cast", ["kinds8"], ["kinds"], to=TensorProto.FLOAT),
-        node("ReduceSum", ["kinds", "first_axis"], ["counted8"], keepdims=0),
-        node("Mul", ["counted8", "count_scale"], ["counted"]),
-        node("Add", ["counted", "one"], ["counted1"]),
-        node("Log", ["counted1"], ["log_counts"]),
-        node("Concat", ["pooled", "log_counts", "facts"], ["features"], axis=0),
-        node("Sub", ["features", "mean"], ["centred"]),
-        node("Mul", ["centred", "precision"], ["standard"]),
-        node("Clip", ["standard", "nearest", "farthest"], ["inputs"]),
-        node("MatMul", ["inputs", "hidden"], ["hidden0"]),
-        node("Add", ["hidden0", "hidden_bias"], ["hidden1"]),
-        node("Relu", ["hidden1"], ["hidden2"]),
-        node("Concat", ["inputs", "hidden2"], ["seen"], axis=0),
-        node("MatMul", ["seen", "heads"], ["logits0"]),
-        node("Add", ["logits0", "heads_bias"], ["logits"]),
-        node("Split", ["logits", "logit_sizes"], ["hard", "flags", "tasks", "domains"], axis=0),
-        node("Softmax", ["tasks"], ["task_probabilities"], axis=0),
-        node("Softmax", ["domains"], ["domain_probabilities"], axis=0),
-        node("MatMul", ["task_probabilities", "task_levels"], ["level0"]),
-        node("Unsqueeze", ["level0", "first_axis"], ["level"]),
-        node("Concat", ["hard", "level", "one"], ["judged"], axis=0),
-        node("MatMul", ["judged", "score_weights"], ["scored"]),
-        node("Sigmoid", ["scored"], ["score"]),
-        node("Sigmoid", ["hard"], ["difficulty"]),
-        node("Sigmoid", ["flags"], ["flag_probabilities"]),
-        node("Mul", ["score", "two"], ["doubled"]),
-        node("Sub", ["doubled", "one"], ["margin"]),
-        node("Abs", ["margin"], ["certainty"]),
-        node("Sub", ["one", "certainty"], ["uncertainty"]),
-        node(
-            "Concat",
-            [
-                *("score", "difficulty", "flag_probabilities", "uncertainty"),
-                *("task_probabilities", "domain_probabilities"),
-            ],
-            ["outputs"],
-            axis=0,
-        ),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "turnwise_router",
-        [
-            helper.make_tensor_value_info("tokens", TensorProto.INT32, ["n"]),
-            helper.make_tensor_value_info("facts", TensorProto.FLOAT, [len(FACTS)]),
-        ],
-        [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, [N_OUTPUTS])],
-        [numpy_helper.from_array(tensor, name) for name, tensor in tensors.items()],
-    )
     model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+        helper.make_graph(
+            [
+                helper.make_node(kind, inputs, outputs, **more)
+                for kind, inputs, outputs, more in _NODES
+            ],
+            "turnwise_router",
+            [
+                helper.make_tensor_value_info("tokens", TensorProto.INT32, ["n"]),
+                helper.make_tensor_value_info("facts", TensorProto.FLOAT, [1, len(FACTS)]),
+            ],
+            [helper.make_tensor_value_info("outputs", TensorProto.FLOAT, [1, N_OUTPUTS])],
+            [numpy_helper.from_array(t, name) for name, t in _tensors_of(weights).items()],
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
     )
     properties = {
         "format": FORMAT,
@@ -197,3 +131,61 @@ def onnx_bytes(
     helper.set_model_props(model, properties)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
+
+
+_FLOAT = 1  # onnx.TensorProto.FLOAT, which onnx need not be installed for
+# What each node is, reads and writes. A run costs by the node more than by the number.
+_NODES: tuple[tuple[str, list[str], list[str], dict[str, Any]], ...] = (
+    ("Gather", ["table", "tokens"], ["rows8"], {}),
+    ("Cast", ["rows8"], ["rows"], {"to": _FLOAT}),
+    ("ReduceSum", ["rows", "first_axis"], ["sums"], {"keepdims": 1}),
+    ("Split", ["sums", "sum_sizes"], ["vector_sum", "count_sum"], {"axis": 1}),
+    ("Shape", ["tokens"], ["n64"], {}),
+    ("Cast", ["n64"], ["n"], {"to": _FLOAT}),
+    ("Div", ["vector_sum", "n"], ["pooled"], {}),
+    ("Mul", ["count_sum", "count_scale"], ["counted"], {}),
+    ("Add", ["counted", "one"], ["counted1"], {}),
+    ("Log", ["counted1"], ["log_counts"], {}),
+    ("Concat", ["pooled", "log_counts", "facts"], ["features"], {"axis": 1}),
+    ("Mul", ["features", "precision"], ["scaled"], {}),
+    ("Add", ["scaled", "offset"], ["standard"], {}),
+    ("Clip", ["standard", "nearest", "farthest"], ["inputs"], {}),
+    ("Gemm", ["inputs", "hidden", "hidden_bias"], ["hidden1"], {}),
+    ("Relu", ["hidden1"], ["hidden2"], {}),
+    ("Concat", ["inputs", "hidden2"], ["seen"], {"axis": 1}),
+    ("Gemm", ["seen", "heads", "heads_bias"], ["logits"], {}),
+    ("Split", ["logits", "groups"], ["levels", "flags", "formats", "labels"], {"axis": 1}),
+    ("Softmax", ["formats"], ["chances"], {"axis": 1}),
+    ("Mul", ["chances", "levels"], ["shares"], {}),
+    ("ReduceSum", ["shares", "second_axis"], ["level"], {"keepdims": 1}),
+    ("MatMul", ["chances", "usual"], ["usual_level"], {}),
+    ("Sub", ["level", "usual_level"], ["above"], {}),
+    ("Concat", ["level", "above", "flags"], ["judged"], {"axis": 1}),
+    ("Sigmoid", ["judged"], ["probabilities"], {}),
+    ("Concat", ["probabilities", "labels"], ["outputs"], {"axis": 1}),
+)
+
+
+def _tensors_of(weights: Weights) -> dict[str, NDArray[Any]]:
+    dim = len(weights.scale) - N_KINDS
+    precision = 1 / weights.spread
+    offset = -weights.mean * precision
+    precision[:dim] *= weights.scale[:dim]
+    return {
+        "table": weights.table,
+        "sum_sizes": np.array([dim, N_KINDS], np.int64),
+        "count_scale": weights.scale[dim:],
+        "precision": precision.astype(np.float32),
+        "offset": offset.astype(np.float32),
+        "hidden": weights.hidden,
+        "hidden_bias": weights.hidden_bias,
+        "heads": weights.heads,
+        "heads_bias": weights.heads_bias,
+        "usual": weights.usual[:, None],
+        "one": np.ones(1, np.float32),
+        "nearest": np.array(-FARTHEST, np.float32),
+        "farthest": np.array(FARTHEST, np.float32),
+        "first_axis": np.zeros(1, np.int64),
+        "second_axis": np.ones(1, np.int64),
+        "groups": np.array([*GROUPS[:3], GROUPS[3] + GROUPS[4]], np.int64),
+    }

@@ -1,7 +1,8 @@
-"""What the heads learn of difficulty: right-and-wrong of many models brought to two numbers.
+"""What the heads learn of difficulty: outcomes of many models, and stated levels, as one number.
 
-Sources differ in base rate, and a target that keeps the difference teaches which source a text is
-from. So difficulty is centred inside each source, and only `level` compares sources.
+The number is the chance that a small model fails. Sources differ in base rate, so a head that
+ranks turns of one format learns from that format's sources alone; only what tells the formats
+apart compares them all.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from router.dataset import Example, by_source
-from router.network import Floats
+from router.features import turn_text_of
+from router.network import FORMATS, Floats
 
 # The share of turns that a small model gets wrong, where no outcomes are known: set by hand.
 _ASSUMED_LEVEL = {"chat": 0.03, "command": 0.06, "support": 0.10}
@@ -23,40 +26,20 @@ _ASSUMED_LEVEL_OF_SOURCE = {
     "self_instruct_seed": 0.3,
     "self_instruct_user": 0.3,
     "arena_hard_v0.1": 0.7,
-    "gsm8k_train": 0.5,
-    "agieval_math": 0.75,
     "agieval_aqua-rat": 0.65,
     "bbh": 0.6,
-    "mbpp": 0.5,
-    "human_eval": 0.5,
 }
-OPEN_SOURCES = frozenset(
-    {
-        "arena_hard_v0.1",
-        "phrases",
-        "self_instruct_seed",
-        "self_instruct_user",
-        "trec_cast",
-        "vicuna_bench",
-    }
-)
 _ASSUMED_LEVEL_OF_VICUNA = {"code": 0.6, "math": 0.7, "reasoning": 0.5, "question": 0.25}
-
-
-def difficulties(examples: Sequence[Example]) -> Floats:
-    """Return the difficulty of each example inside its source: mean 0, deviation 1, NaN unknown.
-
-    Outcomes of models come first (how often the able-enough ones fail beyond their own mean);
-    a stated level stands in where there are none.
-    """
-    values = np.full(len(examples), np.nan)
-    for rows in by_source(list(examples)).values():
-        part = [examples[row] for row in rows]
-        known = failures(part) if part[0].scores else np.array([e.level for e in part])
-        spread = np.nanstd(known) if np.isfinite(known).any() else 0.0
-        if spread > 0:
-            values[rows] = (known - np.nanmean(known)) / spread
-    return values.astype(np.float32)
+# Two sets are scored by exact wording: what fails there is the form of an answer, not the answer.
+# Word problems learn from the steps of their solutions alone, so that outcomes stay to check with.
+_NOT_LEARNED_FROM = frozenset({"trivia_qa", "natural_qa", "gsm8k"})
+# What one deviation in the steps of a solution, and one class of a contest, add to failure.
+_PER_STEPS, _STEPS_LEVEL = 0.12, 0.38
+# A long story is harder to follow at the same number of steps: its length counts by this much.
+_SHARE_OF_LENGTH = 0.4
+_PER_CONTEST_LEVEL, _CONTEST_LEVEL = 0.08, 0.42
+# What a school level adds to a question of knowledge beyond what its words say.
+_PER_SCHOOL_LEVEL = 0.03
 
 
 def levels(examples: Sequence[Example]) -> Floats:
@@ -64,41 +47,111 @@ def levels(examples: Sequence[Example]) -> Floats:
     values = np.full(len(examples), np.nan)
     for source, rows in by_source(list(examples)).items():
         part = [examples[row] for row in rows]
-        if part[0].scores:
-            values[rows] = failures(part, weaker_half=True)
+        stated = np.array([example.level for example in part])
+        if source in _NOT_LEARNED_FROM:
             continue
-        for row, example in zip(rows, part, strict=True):
-            if source == "phrases":
-                values[row] = example.level
-                continue
-            level = _ASSUMED_LEVEL.get(example.task or "")
-            if level is None and source == "vicuna_bench":
-                level = _ASSUMED_LEVEL_OF_VICUNA.get(example.task or "", 0.3)
-            values[row] = (
-                level if level is not None else _ASSUMED_LEVEL_OF_SOURCE.get(source, np.nan)
-            )
+        if part[0].scores:
+            values[rows] = failures(part)
+        elif source == "phrases":
+            values[rows] = stated
+        elif source == "gsm8k_train":
+            lengths = np.log([len(example.text) for example in part])
+            demand = _standard(_standard(stated) + _SHARE_OF_LENGTH * _standard(lengths))
+            values[rows] = np.clip(_STEPS_LEVEL + _PER_STEPS * demand, 0.05, 0.95)
+        elif source == "agieval_math":
+            values[rows] = _CONTEST_LEVEL + _PER_CONTEST_LEVEL * (stated - 1)
+        elif source != "mmlu_subjects":
+            values[rows] = [_assumed(example) for example in part]
+    values[rows_of_subjects(examples)] = _levels_of_subjects(examples, values)
     return values.astype(np.float32)
 
 
-def openness(examples: Sequence[Example]) -> Floats:
-    """Return the assumed level of open requests, standardized over all their sources, else NaN.
+def _standard(values: NDArray[Any]) -> NDArray[Any]:
+    return np.asarray((values - values.mean()) / max(float(values.std()), 1e-6))
 
-    No outcomes are known for these, so sources are compared as a person would: what was collected
-    as hard against what was collected as everyday.
+
+def _assumed(example: Example) -> float:
+    if example.task in _ASSUMED_LEVEL:
+        return _ASSUMED_LEVEL[example.task]
+    if example.source == "vicuna_bench":
+        return _ASSUMED_LEVEL_OF_VICUNA.get(example.task or "", 0.3)
+    return _ASSUMED_LEVEL_OF_SOURCE.get(example.source, np.nan)
+
+
+def rows_of_subjects(examples: Sequence[Example]) -> list[int]:
+    """Return the rows of questions whose subject is known and whose outcomes are not."""
+    return [row for row, example in enumerate(examples) if example.source == "mmlu_subjects"]
+
+
+def _levels_of_subjects(examples: Sequence[Example], values: Floats) -> Floats:
+    """Return what outcomes of other knowledge questions say of these, evened out by subject.
+
+    A linear model of words learns from questions with outcomes; its mean over a subject is that
+    subject's level, so that the network learns topics where no outcomes exist. Half of what it
+    says of a single question remains.
     """
-    values: Any = levels(examples)
-    values[[example.source not in OPEN_SOURCES for example in examples]] = np.nan
-    if np.isfinite(values).any():
-        values = (values - np.nanmean(values)) / max(float(np.nanstd(values)), 1e-6)
-    return np.asarray(values, dtype=np.float32)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import Ridge
+
+    rows = rows_of_subjects(examples)
+    known = [
+        row
+        for row, example in enumerate(examples)
+        if example.format == "knowledge" and example.scores and np.isfinite(values[row])
+    ]
+    if not rows or not known:
+        return np.full(len(rows), np.nan, np.float32)
+    words = TfidfVectorizer(min_df=4, sublinear_tf=True, token_pattern=r"[a-zA-Z]+|\d|[^\w\s]")
+    sizes = {
+        source: len(found) for source, found in by_source([examples[r] for r in known]).items()
+    }
+    weight = np.array([1 / np.sqrt(sizes[examples[row].source]) for row in known])
+    seen = words.fit_transform([_text_of(examples[row]) for row in known])
+    model = Ridge(alpha=3.0).fit(seen, values[known], weight / weight.mean())
+    said = model.predict(words.transform([_text_of(examples[row]) for row in rows]))
+    by_subject: dict[str | None, list[float]] = defaultdict(list)
+    for row, value in zip(rows, said, strict=True):
+        by_subject[examples[row].subject].append(float(value))
+    middle = float(said.mean())
+    even = np.array(
+        # Four questions' worth of the whole mean steadies subjects with few questions.
+        [
+            (sum(v) + 4 * middle) / (len(v) + 4)
+            for v in (by_subject[examples[r].subject] for r in rows)
+        ]
+    )
+    school = np.array([examples[row].level - 1.5 for row in rows])
+    return np.asarray(even + 0.5 * (said - even) + _PER_SCHOOL_LEVEL * school, dtype=np.float32)
 
 
-def failures(examples: Sequence[Example], *, weaker_half: bool = False) -> Floats:
+def _text_of(example: Example) -> str:
+    from memory.conversation import Message
+
+    return turn_text_of([Message("user", example.text)]).current
+
+
+def standardized_by_format(examples: Sequence[Example], level: Floats) -> tuple[Floats, Floats]:
+    """Return levels in one column for each format, mean 0 and deviation 1, NaN elsewhere.
+
+    Returns:
+        float32 [examples, formats], and mean and deviation of each format, float32 [2, formats].
+    """
+    of = np.array([FORMATS.index(e.format) if e.format else -1 for e in examples])
+    columns = np.full((len(examples), len(FORMATS)), np.nan, np.float32)
+    shape = np.tile(np.array([[0.5], [1.0]], np.float32), (1, len(FORMATS)))
+    for column in range(len(FORMATS)):
+        rows = np.flatnonzero((of == column) & np.isfinite(level))
+        if len(rows):
+            shape[:, column] = level[rows].mean(), max(float(level[rows].std()), 1e-3)
+            columns[rows, column] = (level[rows] - shape[0, column]) / shape[1, column]
+    return columns, shape
+
+
+def failures(examples: Sequence[Example]) -> Floats:
     """Return the share of the middling models that fail each example of one source, 0 to 1.
 
     Models that pass nearly always or never say nothing of an example, and models that fail for
-    their format's sake (below one in five) blur it. With `weaker_half` only the weaker middling
-    models count: those are what a cheapest tier is made of.
+    their format's sake (below one in five) blur it.
     """
     outcomes: dict[str, list[float]] = defaultdict(list)
     for example in examples:
@@ -109,8 +162,6 @@ def failures(examples: Sequence[Example], *, weaker_half: bool = False) -> Float
     middling = [model for model in by_mean if 0.2 < means[model] < 0.9]
     if len(middling) < 2:
         middling = by_mean[-4:]
-    if weaker_half:
-        middling = middling[: -(-len(middling) // 2)]
     shares = np.full(len(examples), np.nan, np.float32)
     for row, example in enumerate(examples):
         known = [example.scores[model] for model in middling if model in example.scores]

@@ -15,7 +15,7 @@ import numpy as np
 from router.network import Floats
 
 # What words_of can produce: Latin words and their continuations, digits, single other characters.
-_PIECE = re.compile(r"(?:##)?[a-z]+|(?:##)?[0-9]+|[!-/:-@\[-`{-~]|[\u00a1-\u08ff\u2010-\u2bff]")
+_PIECE = re.compile(r"(?:##)?[a-z]+|(?:##)?[0-9]+|[!-/:-@\[-`{-~]|[\u00a1-\u03ff\u2010-\u2bff]")
 
 
 @dataclass(frozen=True, slots=True)

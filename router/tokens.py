@@ -22,9 +22,11 @@ VOCABULARY_FILE = "vocabulary.txt"
 
 _LONGEST_WORD = 40
 _MOST_REMEMBERED = 100_000
-# Latin words, numbers, words in Indian scripts, ASCII punctuation, and single symbols of other
-# blocks (mathematics, arrows, accented letters). What falls through (emoji, Han) has no token.
-_WORDS = re.compile(r"[a-z]+|[0-9]+|[\u0900-\u0dff]+|[!-/:-@\[-`{-~]|[\u00a1-\u08ff\u2010-\u2bff]")
+# Latin words, numbers, words in other scripts, ASCII punctuation, and single other symbols
+# (mathematics, Greek, arrows, accented letters). What falls through (emoji) has no token.
+_WORDS = re.compile(
+    r"[a-z]+|[0-9]+|[!-/:-@\[-`{-~]|[\u0400-\u1fff\u3040-\ud7af]+|[\u00a1-\u03ff\u2010-\u2bff]"
+)
 
 
 def capped(text: str) -> str:
@@ -78,7 +80,7 @@ class Vocabulary:
     def _pieces_of(self, word: str) -> bytes:
         """Return the packed ids of the longest pieces that make up a word, left to right."""
         word = word[:_LONGEST_WORD]
-        if word[0] >= "\u0900":
+        if "\u0400" <= word[0] < "\u2000" or word[0] > "\u3000":
             return self._stem_of(word)
         pieces: list[int] = []
         start, prefix = 0, ""

@@ -24,27 +24,21 @@ from router.classifier import MODEL_FILE
 from router.dataset import Example, by_source, read_examples, read_phrases
 from router.features import FACTS, turn_text_of
 from router.labels import DOMAINS, TASKS
-from router.network import FARTHEST, Floats, Weights, onnx_bytes
-from router.targets import OPEN_SOURCES, difficulties, levels, openness
+from router.network import FORMATS, Floats, Weights, inputs_of, onnx_bytes
+from router.targets import levels, standardized_by_format
 from router.teacher import Teacher, load_teacher
-from router.tokens import LEXICON_FILE, VOCABULARY_FILE, Vocabulary, read_lexicon, words_of
+from router.tokens import LEXICON_FILE, UNKNOWN, VOCABULARY_FILE, Vocabulary, read_lexicon, words_of
 from router.tune import Targets, TuneConfig, Tuned, tuned
 
-VERSION = "1.1"
+VERSION = "2.0"
 DIM = 64
 # No source gives more rows than this: intents of banking and of an assistant repeat themselves.
 MOST_ROWS_OF_A_SOURCE = 5000
-# Which sources give each part of difficulty, and how much it weighs in the sum. The weights were
-# chosen with one family of sources left out at a time: what is learned of right and wrong in some
-# sets did not rank the turns of others, while steps of solutions and stated levels did. Outcomes
-# shape the token table, and calibrate the score.
-PARTS: dict[str, tuple[frozenset[str] | None, float]] = {
-    "outcomes": (None, 0.0),
-    "steps": (frozenset({"gsm8k_train"}), 1.0),
-    "contest": (frozenset({"agieval_math"}), 0.2),
-    "school": (frozenset({"mmlu_subjects"}), 0.1),
-    "open": (OPEN_SOURCES, 0.5),
-}
+# What cannot be read is no harder for that: some copies of everyday and open turns lose most words.
+UNREAD_FORMATS = ("everyday", "open")
+UNREAD_SHARE = 0.3
+# Few, and written to teach what no source does.
+COPIES_OF_PHRASES = 3
 # Classification heads see this many rows at most: more change nothing but the time.
 MOST_ROWS_OF_A_HEAD = 12_000
 Progress = Callable[[str], None]
@@ -104,13 +98,12 @@ def train(
 class Prepared:
     """Examples as numbers; copies that ask the same in other words stand after the originals.
 
-    parts: float32 [examples] by name, NaN where unknown; level: float32 [examples], likewise.
+    level: float32 [examples], the chance that a small model fails, NaN where unknown.
     """
 
     examples: list[Example]
     ids: list[NDArray[np.int32]]
     facts: Floats
-    parts: dict[str, Floats]
     level: Floats
 
     def without(self, sources: Collection[str]) -> Prepared:
@@ -120,7 +113,6 @@ class Prepared:
             [self.examples[row] for row in rows],
             [self.ids[row] for row in rows],
             self.facts[rows],
-            {name: values[rows] for name, values in self.parts.items()},
             self.level[rows],
         )
 
@@ -129,20 +121,33 @@ def prepare(examples: Sequence[Example], vocabulary: Vocabulary, *, seed: int) -
     """Return examples, sampled and with copies, as the numbers that training needs."""
     draw = random.Random(seed)
     examples = _sampled(examples, draw)
-    # Centred before copies are added, so that a copy has its original's target.
-    parts, level = _parts(examples), levels(examples)
+    level = levels(examples)
     copied = [row for row, example in enumerate(examples) if _deserves_copy(example, draw)]
+    copied += COPIES_OF_PHRASES * [r for r, e in enumerate(examples) if e.source == "phrases"]
     rows = [*range(len(examples)), *copied]
     copies = [replace(examples[r], text=augmented(examples[r].text, draw)) for r in copied]
     examples = [*examples, *copies]
     reads = [turn_text_of([Message("user", example.text)]) for example in examples]
+    ids = [vocabulary.ids_of(words_of(read.current)) for read in reads]
+    for row in range(len(level), len(ids)):
+        if (
+            examples[row].source != "phrases"
+            and examples[row].format in UNREAD_FORMATS
+            and draw.random() < UNREAD_SHARE
+        ):
+            ids[row] = _unread(ids[row], draw)
     return Prepared(
         examples,
-        [vocabulary.ids_of(words_of(read.current)) for read in reads],
+        ids,
         np.array([_placed(read.facts, draw) for read in reads], np.float32),
-        {name: values[rows] for name, values in parts.items()},
         level[rows],
     )
+
+
+def _unread(ids: NDArray[np.int32], draw: random.Random) -> NDArray[np.int32]:
+    """Return tokens of which most are unknown, as those of a language without a lexicon."""
+    share = draw.uniform(0.5, 1.0)
+    return np.array([UNKNOWN if draw.random() < share else token for token in ids], np.int32)
 
 
 def fit(
@@ -155,14 +160,16 @@ def fit(
 ) -> Trained:
     """Return the model fitted on what was prepared, in the weights that the graph will hold."""
     examples = prepared.examples
+    numbers, _ = standardized_by_format(examples, prepared.level)
     targets = Targets(
-        np.stack(list(prepared.parts.values()), 1),
+        numbers,
         [
+            _classes(examples, "format", FORMATS),
             _classes(examples, "task", TASKS),
             _classes(examples, "domain", DOMAINS),
             *_flags(examples),
         ],
-        [len(TASKS), len(DOMAINS), 2, 2],
+        [len(FORMATS), len(TASKS), len(DOMAINS), 2, 2],
         _source_weights(examples),
     )
     table = np.vstack([np.zeros((1, teacher.vectors.shape[1])), teacher.vectors])
@@ -185,29 +192,16 @@ def _sampled(examples: Sequence[Example], draw: random.Random) -> list[Example]:
     kept = []
     for rows in by_source(list(examples)).values():
         chosen = rows.tolist()
-        if len(chosen) > MOST_ROWS_OF_A_SOURCE:
+        # Steps of solutions differ from row to row, intents do not.
+        if len(chosen) > MOST_ROWS_OF_A_SOURCE and examples[chosen[0]].source != "gsm8k_train":
             chosen = draw.sample(chosen, MOST_ROWS_OF_A_SOURCE)
         kept += sorted(chosen)
     return [examples[row] for row in kept]
 
 
-def _parts(examples: Sequence[Example]) -> dict[str, Floats]:
-    """Return the standardized parts of difficulty, NaN where a source does not speak of one."""
-    values = difficulties(examples)
-    parts = {}
-    for name, (sources, _) in PARTS.items():
-        belongs = [
-            bool(example.scores) if sources is None else example.source in sources
-            for example in examples
-        ]
-        stated = openness(examples) if name == "open" else values
-        parts[name] = np.where(belongs, stated, np.nan).astype(np.float32)
-    return parts
-
-
 def _deserves_copy(example: Example, draw: random.Random) -> bool:
     is_judged = bool(example.scores) or np.isfinite(example.level)
-    return draw.random() < (1.0 if is_judged else 0.3)
+    return draw.random() < (0.6 if is_judged else 0.5)
 
 
 def _placed(facts: Sequence[float], draw: random.Random) -> tuple[float, ...]:
@@ -254,59 +248,59 @@ def _quantized(table: Floats) -> tuple[Any, Floats]:
 def _with_heads(lower: Tuned, prepared: Prepared, weight: Floats, seed: int) -> Weights:
     """Return the whole model: tables in int8, and heads fitted on what those tables give."""
     examples, ids = prepared.examples, prepared.ids
-    vectors, vector_scale = _quantized(lower.vectors)
-    counts, count_scale = _quantized(lower.counts)
-    pooled = np.array([vectors[rows].astype(np.float32).mean(0) for rows in ids]) * vector_scale
-    counted = np.array([counts[rows].astype(np.float32).sum(0) for rows in ids]) * count_scale
-    features = np.hstack([pooled, np.log1p(counted), prepared.facts])
-    inputs = np.clip((features - lower.mean) / lower.spread, -FARTHEST, FARTHEST)
-    hidden = np.maximum(inputs @ lower.hidden + lower.hidden_bias, 0)
-    seen = np.hstack([inputs, hidden]).astype(np.float32)
-    difficulty, difficulty_bias = _difficulty_head(seen, prepared.parts, weight)
-    unsafe, needs_context = _flags(examples)
-    heads = [
-        (difficulty[:, None], np.array([difficulty_bias])),
-        _logistic(seen, unsafe, 2, weight, seed),
-        _logistic(seen, needs_context, 2, weight, seed),
-        _logistic(seen, _classes(examples, "task", TASKS), len(TASKS), weight, seed),
-        _logistic(seen, _classes(examples, "domain", DOMAINS), len(DOMAINS), weight, seed),
-    ]
+    table, scale = _quantized(np.hstack([lower.vectors, lower.counts]))
     weights = Weights(
-        vectors=vectors,
-        vector_scale=vector_scale,
-        counts=counts,
-        count_scale=count_scale,
+        table=table,
+        scale=scale,
         mean=lower.mean,
         spread=lower.spread,
         hidden=lower.hidden,
         hidden_bias=lower.hidden_bias,
+        heads=np.zeros((0, 0), np.float32),
+        heads_bias=np.zeros(0, np.float32),
+        usual=np.zeros(len(FORMATS), np.float32),
+    )
+    inputs = np.array(
+        [inputs_of(weights, *each) for each in zip(ids, prepared.facts, strict=True)], np.float32
+    )
+    hidden = np.maximum(inputs @ lower.hidden + lower.hidden_bias, 0)
+    seen = np.hstack([inputs, hidden]).astype(np.float32)
+    levels_of_formats, usual = _level_heads(seen, examples, prepared.level, weight)
+    heads = [
+        *levels_of_formats,
+        *(_logistic(seen, flags, 2, weight, seed) for flags in _flags(examples)),
+        _logistic(seen, _classes(examples, "format", FORMATS), len(FORMATS), weight, seed),
+        _logistic(seen, _classes(examples, "task", TASKS), len(TASKS), weight, seed),
+        _logistic(seen, _classes(examples, "domain", DOMAINS), len(DOMAINS), weight, seed),
+    ]
+    return replace(
+        weights,
         heads=np.hstack([columns for columns, _ in heads]).astype(np.float32),
         heads_bias=np.concatenate([bias for _, bias in heads]).astype(np.float32),
-        task_levels=np.zeros(len(TASKS), np.float32),
-        mixing=np.zeros(3, np.float32),
+        usual=usual,
     )
-    return _calibrated(weights, seen, examples, prepared.level, weight)
 
 
-def _difficulty_head(seen: Floats, parts: dict[str, Floats], weight: Floats) -> tuple[Any, float]:
-    """Return one linear head: the weighted sum of the parts' heads, each of deviation 1.
+def _level_heads(
+    seen: Floats, examples: Sequence[Example], level: Floats, weight: Floats
+) -> tuple[list[tuple[Any, Any]], Floats]:
+    """Return one linear head for each format, giving the logit of failure, and their middles.
 
-    The sum is taken over turns whose difficulty some source knows, so that no part outweighs
-    the others by its scale.
+    Ridge on the standardized level, then the logit's slope at the format's mean: the shrinkage
+    keeps a head that can tell little close to that mean.
     """
-    judged = np.any([np.isfinite(values) for values in parts.values()], axis=0)
-    total, bias = np.zeros(seen.shape[1]), 0.0
-    for name, values in parts.items():
-        known = np.isfinite(values)
-        if not known.any():
-            continue
-        model = Ridge(alpha=200.0).fit(seen[known], values[known], weight[known])
-        said = seen[judged] @ model.coef_
-        share = PARTS[name][1] / said.std()
-        total += share * model.coef_
-        bias -= share * float(said.mean())
-    spread = (seen[judged] @ total).std()
-    return total / spread, bias / spread
+    numbers, shape = standardized_by_format(examples, level)
+    heads, usual = [], np.zeros(len(FORMATS), np.float32)
+    for column, (mean, spread) in enumerate(shape.T.astype(float)):
+        known = np.isfinite(numbers[:, column])
+        usual[column] = np.log(mean / (1 - mean))
+        slope = spread / (mean * (1 - mean))
+        coefficients, bias = np.zeros(seen.shape[1]), 0.0
+        if known.any():
+            model = Ridge(alpha=200.0).fit(seen[known], numbers[known, column], weight[known])
+            coefficients, bias = model.coef_, float(model.intercept_)
+        heads.append((slope * coefficients[:, None], np.array([usual[column] + slope * bias])))
+    return heads, usual
 
 
 def _logistic(
@@ -319,7 +313,7 @@ def _logistic(
         chance = weight[known] / weight[known].sum()
         known = draw.choice(known, MOST_ROWS_OF_A_HEAD, replace=False, p=chance)
         weight = np.ones_like(weight)  # the draw has weighed them
-    model = LogisticRegression(C=0.05, max_iter=100, random_state=seed)
+    model = LogisticRegression(C=0.05, max_iter=150, random_state=seed)
     balance = len(labels[known]) / (n_classes * np.maximum(np.bincount(labels[known]), 1))
     model.fit(seen[known], labels[known], np.sqrt(balance[labels[known]]) * weight[known])
     if n_classes == 2:
@@ -327,34 +321,3 @@ def _logistic(
     columns, bias = np.zeros((seen.shape[1], n_classes)), np.full(n_classes, -20.0)
     columns[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
     return columns, bias
-
-
-def _calibrated(
-    weights: Weights, seen: Floats, examples: Sequence[Example], level: Floats, weight: Floats
-) -> Weights:
-    """Return the weights with the score's mixing fitted to how often small models fail.
-
-    A task's level is its mean over sources. Then one logistic regression on difficulty and
-    expected level, where each turn counts as failed by its share. (A level for each domain was
-    tried: it ranked unseen reading questions worse than chance.)
-    """
-    known = np.isfinite(level)
-    tasks = _classes(examples, "task", TASKS)
-    task_levels = np.zeros(len(TASKS), np.float32)
-    for task in range(len(TASKS)):
-        there = known & (tasks == task)
-        mean = np.average(level[there], weights=weight[there]) if there.any() else 0.5
-        task_levels[task] = np.log(mean / (1 - mean))
-    logits = seen @ weights.heads + weights.heads_bias
-    expected = _softmax(logits[:, 3 : 3 + len(TASKS)]) @ task_levels
-    judged = np.stack([logits[:, 0], expected], 1)[known]
-    failed = np.concatenate([np.ones(len(judged)), np.zeros(len(judged))])
-    share = np.concatenate([level[known], 1 - level[known]]) * np.tile(weight[known], 2)
-    model = LogisticRegression(C=1e3).fit(np.tile(judged, (2, 1)), failed, share)
-    mixing = np.concatenate([model.coef_[0], model.intercept_]).astype(np.float32)
-    return replace(weights, task_levels=task_levels, mixing=mixing)
-
-
-def _softmax(logits: Any) -> Any:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)

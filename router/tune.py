@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from router.network import FARTHEST, Floats
+from router.network import FARTHEST, N_KINDS, Floats
 
 Progress = Callable[[str], None]
 
@@ -50,9 +50,8 @@ class Tuned:
 class TuneConfig:
     """How long and how fast; the defaults were chosen by leaving one source out."""
 
-    kinds: int = 24
-    width: int = 64
-    epochs: int = 6
+    width: int = 48
+    epochs: int = 5
     batch: int = 256
     table_rate: float = 2e-3
     rate: float = 4e-3
@@ -64,11 +63,11 @@ class _Network(nn.Module):
     def __init__(self, table: Floats, n_facts: int, targets: Targets, config: TuneConfig) -> None:
         super().__init__()
         dim = table.shape[1]
-        n_inputs = dim + config.kinds + n_facts
+        n_inputs = dim + N_KINDS + n_facts
         self.vectors = nn.EmbeddingBag.from_pretrained(
             torch.tensor(table / table.std()), freeze=False, mode="mean"
         )
-        self.raw_counts = nn.Parameter(torch.randn(len(table), config.kinds) * 0.5 - 3)
+        self.raw_counts = nn.Parameter(torch.randn(len(table), N_KINDS) * 0.5 - 3)
         self.standard = nn.BatchNorm1d(n_inputs, affine=False, momentum=0.02)
         self.hidden = nn.Linear(n_inputs, config.width)
         self.dropout = nn.Dropout(config.dropout)

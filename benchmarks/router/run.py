@@ -1,7 +1,7 @@
 """What the shipped classifier costs and how steady it is.
 
 python benchmarks/router/run.py                 CPU per turn; no data needed
-python benchmarks/router/run.py --data DIR      and: languages, robustness, pleas
+python benchmarks/router/run.py --data DIR      and: languages, robustness, pleas, ranking
 """
 
 from __future__ import annotations
@@ -29,9 +29,13 @@ from router.augment import (
     with_typos,
 )
 from router.classifier import MODEL_FOLDER, OnnxClassifier
+from router.curves import Outcomes, apgr_interval
+from router.dataset import read_examples
+from router.targets import failures
 from router.tokens import VOCABULARY_FILE
 
 N_REPEATS = 2000
+PLEAS_FILE = Path(__file__).parents[2] / "tests" / "data" / "pleas.txt"
 
 
 def timings(classifier: OnnxClassifier) -> None:
@@ -84,7 +88,11 @@ def languages(classifier: OnnxClassifier, data: Path) -> None:
 
 
 def steadiness(classifier: OnnxClassifier, data: Path) -> None:
-    """Print how often a change that asks nothing new keeps the tier at the median threshold."""
+    """Print how often a change that asks nothing new keeps the tier.
+
+    Texts are of the training data but for XQuAD's; pleas are forty that training never saw, each
+    before and after every thirtieth text.
+    """
     draw = random.Random(1)
     rows = [row for row in rows_of(data) if row["source"] in ("arena_hard_v0.1", "mbpp", "bbh")]
     rows += [row for row in rows_of(data) if row["source"] in ("clinc_oos", "xquad_hi")][:1500]
@@ -93,17 +101,46 @@ def steadiness(classifier: OnnxClassifier, data: Path) -> None:
     def score(text: str) -> float:
         return classifier.predict([Message("user", text)]).score
 
+    def unseen_plea(text: str, draw: random.Random) -> str:
+        plea = draw.choice(pleas)
+        return f"{plea}\n{text}" if draw.random() < 0.5 else f"{text}\n{plea}"
+
+    pleas = pleas_of(PLEAS_FILE)
     before = np.array([score(text) for text in texts])
-    for threshold in (0.45, 0.55):
-        print(f"\nthreshold {threshold}: {np.mean(before >= threshold):.3f} of turns are strong")
-        changes: tuple[Callable[[str, random.Random], str], ...] = (
-            *(with_typos, with_other_case, with_politeness, with_markdown, with_plea),
-        )
-        for change in changes:
-            after = np.array([score(change(text, draw)) for text in texts])
+    changes: tuple[Callable[[str, random.Random], str], ...] = (
+        *(with_typos, with_other_case, with_politeness, with_markdown, with_plea, unseen_plea),
+    )
+    for change in changes:
+        after = np.array([score(change(text, draw)) for text in texts])
+        for threshold in (0.45, 0.55):
             same = np.mean((before >= threshold) == (after >= threshold))
             gained = np.mean(after >= threshold) - np.mean(before >= threshold)
-            print(f"{change.__name__:18s} same tier {same:.3f}   strong share {gained:+.3f}")
+            print(
+                f"threshold {threshold}  {change.__name__:16s} same tier {same:.3f}   strong share "
+                f"{np.mean(before >= threshold):.3f} {gained:+.3f}"
+            )
+
+
+# Whose outcomes shape no weight: what the score ranks here it has not seen.
+UNSEEN = ("gsm8k", "arc_challenge", "mmlu", "natural_qa")
+
+
+def ranking(classifier: OnnxClassifier, data: Path) -> None:
+    """Print APGR on unseen sets: middling models against one that never fails, beside length."""
+    examples = read_examples(data)
+    print("\nset              turns   score                  length")
+    for source in UNSEEN:
+        members = [example for example in examples if example.source == source]
+        scores = [classifier.predict([Message("user", e.text)]).score for e in members]
+        outcomes = Outcomes(1 - failures(members), np.ones(len(members), np.float32))
+        lengths = np.array([len(e.text) for e in members], np.float32)
+        score = apgr_interval(np.array(scores, np.float32), outcomes)
+        print(f"{source:15s} {len(members):5d}   {score}   {apgr_interval(lengths, outcomes)}")
+
+
+def pleas_of(path: Path) -> list[str]:
+    """Return the pleas of a file, one a line after its heading."""
+    return [line for line in path.read_text("utf-8").split("\n")[1:] if line]
 
 
 def main() -> None:
@@ -118,6 +155,7 @@ def main() -> None:
     if arguments.data:
         languages(classifier, arguments.data)
         steadiness(classifier, arguments.data)
+        ranking(classifier, arguments.data)
 
 
 if __name__ == "__main__":
