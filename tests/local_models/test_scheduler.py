@@ -188,3 +188,15 @@ def test_a_lone_scope_has_whole_steps():
     scheduler = build(n_pages=256, step_tokens=64)
     make(scheduler, n_prompt=100)
     assert scheduler.schedule(0.0)[0].n_tokens == 64
+
+
+def test_beside_a_prompt_that_is_late_for_its_target_the_others_wait():
+    scheduler = build(n_pages=256, step_tokens=16)
+    first = make(scheduler, n_prompt=4, n_new=100)
+    run(scheduler, scheduler.schedule(0.0))
+    late = make(scheduler, n_prompt=64)
+    late.target_ttft_s = 1.0
+    assert first in [w.sequence for w in scheduler.schedule(0.4)]
+    steps = [scheduler.schedule(0.6) for _ in range(8)]
+    assert sum(first in [w.sequence for w in work] for work in steps) == 1
+    assert all(late in [w.sequence for w in work] for work in steps)
