@@ -27,6 +27,7 @@ from gateway.settings import Timeouts
 from gateway.takeover import ReplyRestart
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import Tenant
+from gateway.tool_models import ToolModels
 from gateway.turn import Disclosure, Turn
 from gateway.turn_memory import STORE_FAILURES, TurnMemory
 from gateway.wire.reply import ChatReply
@@ -81,6 +82,7 @@ class Responder:
         self._catalog = catalog
         self._memory = memory
         self._router = router
+        self._tool_models = ToolModels()
         self._models = models
         self._loads = loads
         self._meter = meter
@@ -174,6 +176,7 @@ class Responder:
             output_tokens=asked or _USUAL_OUTPUT_TOKENS,
             min_tier=turn.min_tier,
             max_cost_usd=turn.max_cost_usd,
+            current_model=self._tool_models.behind(path.tenant.id, turn.messages),
             currency=path.tenant.currency,
             usd_rate=self._meter.nothing(path.tenant).rate,
         )
@@ -296,6 +299,7 @@ class Responder:
     ) -> None:
         """Store the reply, settle and fill the cache."""
         path.disclosure.choices = reply.choices
+        self._tool_models.remember(path.tenant.id, reply.choices, path.disclosure.model)
         await path.memory.append_reply(reply)
         await metered.close("complete", end)
         await self._fill_cache(path, key, end)

@@ -8,8 +8,10 @@ import logging
 import pytest
 
 import router.classifier
+from gateway.backends.base import ReplyDelta, ReplyEnd
 from policies.outcomes import Outcomes
-from tests.integration.conftest import running
+from policies.usage import Usage
+from tests.integration.conftest import ScriptedBackend, running, text_reply
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 ODD = {
@@ -154,3 +156,30 @@ async def test_the_default_policy_stays_at_stage_one(gateway):
     body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}]}
     _, _, answer = await gateway.post("/v1/route", body)
     assert answer["decision"]["stage"] == 1
+
+
+async def test_the_model_that_asked_for_a_tool_gets_its_result(settings, redis):
+    call = {"id": "call_1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    asking = ReplyDelta(fields={"tool_calls": [{"index": 0, **call}]})
+    finish = ReplyDelta(finish_reason="tool_calls")
+    far = ScriptedBackend(asking, finish, ReplyEnd(Usage(input_tokens=10, output_tokens=2)))
+    tools = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+    messages = [{"role": "user", "content": "hello"}]
+    async with running(settings, far=far) as gateway:
+        _, _, answer = await gateway.chat(model="auto:best", messages=messages, tools=tools)
+        assert answer["choices"][0]["message"]["tool_calls"][0]["id"] == "call_1"
+        messages += [
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "call_1", "content": "3"},
+        ]
+        far.script = text_reply("It is 3.")
+        _, headers, _ = await gateway.chat(model="auto", messages=messages, tools=tools)
+        assert headers["x-turnwise-model"] == "strong"
+        assert headers["x-turnwise-reason"] == "tool_continuation"
+        _, headers, _ = await gateway.chat(model="auto", messages=messages[:1], tools=tools)
+        assert headers["x-turnwise-model"] == "local-small"
+        # Another tenant's call of the same id is another call.
+        _, headers, _ = await gateway.chat(
+            model="auto", messages=messages, tools=tools, key="other-key-0123456789"
+        )
+        assert headers["x-turnwise-reason"] != "tool_continuation"
