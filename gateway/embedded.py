@@ -42,7 +42,7 @@ class EmbeddedRedis(Child):
     def __init__(self, state_dir: Path) -> None:
         self.data_dir = state_dir / "redis"
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        self.socket_path = _socket_path(self.data_dir)
+        self.socket_path = socket_path(self.data_dir)
         self._lock: IO[str] | None = None
         server = _server_path()
         _check_format(server, self.data_dir)
@@ -155,7 +155,7 @@ def _lock_of(data_dir: Path) -> IO[str]:
     return lock
 
 
-def _socket_path(data_dir: Path) -> Path:
+def socket_path(data_dir: Path) -> Path:
     """Return where the server listens: in its folder, or in a private short one if that is long."""
     path = data_dir / "redis.sock"
     if len(os.fsencode(str(path))) <= _LONGEST_SOCKET_PATH:

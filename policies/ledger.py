@@ -283,22 +283,25 @@ class Ledger:
                 return _opening_of(blob)
         return None
 
-    async def rebuild(self, tenant: str, budget: Budget | None, currency: str) -> None:
-        """Forget the running period's counter, so that the next turn takes it from the books.
+    async def rebuild(self, tenant: str) -> int:
+        """Forget what is settled in every period, so that the next turn takes it from the books.
 
-        Without books to take it from nothing changes.
+        What is held stays. Returns how many counters there were; without books nothing changes.
 
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
         if self._settled_in_books is None:
-            return
-        _, keys = self._place(tenant, budget, currency)
+            return 0
         self._states.pop(tenant, None)
+        n_counters = 0
+        pattern = ledger_keys(tenant).spend.rstrip(":") + ":*"
         try:
-            await self._redis.hdel(keys.spend, "settled")
+            async for key in self._redis.scan_iter(pattern, count=1000):
+                n_counters += await self._redis.hdel(key, "settled")
         except _UNAVAILABLE as error:
-            raise LedgerUnavailable("The counter cannot be rebuilt now.") from error
+            raise LedgerUnavailable("The counters cannot be rebuilt now.") from error
+        return n_counters
 
     async def _reserve_on(
         self,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -17,6 +17,7 @@ from gateway.cli.output import (
     CommandFailed,
     ConfigPath,
     JsonFlag,
+    load_settings_or_fail,
     say,
     say_json,
     say_table,
@@ -139,17 +140,46 @@ def rebuild(
     config: ConfigPath = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the roll-ups anew from the recorded turns and entries."""
+    """Make roll-ups and budget counters anew from the recorded turns and entries."""
 
-    async def work() -> int:
-        async with _opened(config) as (books, _):
-            return await books.rebuild(tenant)
+    async def work() -> tuple[int, int | None]:
+        async with _opened(config) as (books, tenants):
+            n_rows = await books.rebuild(tenant)
+            return n_rows, await _rebuild_counters(config, [tenant] if tenant else list(tenants))
 
-    n_rows = asyncio.run(work())
+    n_rows, n_counters = asyncio.run(work())
     if as_json:
-        say_json({"rows_read": n_rows})
+        say_json({"rows_read": n_rows, "counters_forgotten": n_counters})
+        return
+    say(f"the roll-ups are made anew from {n_rows} rows")
+    if n_counters is None:
+        say("the budget counters are left as they are: Redis is not running")
     else:
-        say(f"the roll-ups are made anew from {n_rows} rows")
+        say(f"{n_counters} budget counters are taken from the books by the next turn")
+
+
+async def _rebuild_counters(config: Path | None, tenants: Sequence[str]) -> int | None:
+    """Return how many counters of budgets were forgotten, None where Redis is not running."""
+    from redis.asyncio import Redis
+
+    from gateway.embedded import socket_path
+    from policies.errors import LedgerUnavailable
+    from policies.ledger import Ledger
+
+    settings = load_settings_or_fail(config)
+    url = settings.redis.url
+    if settings.redis.is_embedded:
+        url = f"unix://{socket_path(settings.state_dir / 'redis')}"
+
+    async def in_books(*_: object) -> int:
+        raise AssertionError("forgetting a counter asks nobody for its value")
+
+    async with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2) as redis:
+        ledger = Ledger(redis, lambda: datetime.now(UTC), in_books)
+        try:
+            return sum([await ledger.rebuild(tenant) for tenant in tenants])
+        except LedgerUnavailable:
+            return None
 
 
 def money(micro: int, currency: str) -> str:

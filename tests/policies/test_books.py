@@ -262,7 +262,7 @@ async def test_a_rebuilt_counter_equals_the_sum_of_the_entries(
     await answer(ledger, opening(1), closing(300), budget)
     spend = ledger_keys("acme", period_of("month", "UTC", clock()).key, "INR").spend
     await redis.hset(spend, "settled", "999999")
-    await ledger.rebuild("acme", budget, "INR")
+    await ledger.rebuild("acme")
     held = await ledger.reserve(opening(2), budget, 1)
     assert held.state.settled_micro == 300 == await books.settled("acme", spend)
 
