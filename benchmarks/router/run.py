@@ -67,7 +67,7 @@ def rows_of(data: Path) -> list[dict[str, str]]:
 def languages(classifier: OnnxClassifier, data: Path) -> None:
     """Print the share of right language labels.
 
-    Word lists were mended on all these sets but one: Hinglish-TOP's test split was never looked at.
+    Word lists were mended on these sets; Hinglish-TOP's test split stood apart in the last round.
     """
     right: Counter[str] = Counter()
     seen: Counter[str] = Counter()
