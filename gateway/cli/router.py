@@ -140,7 +140,6 @@ def _learn_from_ledger(
     from gateway.database import open_database
     from policies.outcomes import Outcomes
     from policies.tables import create_tables
-    from router.classifier import OnnxClassifier
     from router.correction import CORRECTION_FILE
     from router.recorded import fit_correction, recorded_turn
 
@@ -151,7 +150,7 @@ def _learn_from_ledger(
         found = asyncio.run(Outcomes(engine).of_turns(tenant))
     finally:
         engine.dispose()
-    classifier = OnnxClassifier.load(target).version
+    classifier = _classifier(target).version
     turns = [
         turn
         for each in found
@@ -305,12 +304,12 @@ def _judged_sets(path: Path | None) -> list[JudgedSet]:
     return sets_of(read_judged(path), least_gap=LEAST_GAP)
 
 
-def _classifier() -> OnnxClassifier:
-    from router.classifier import OnnxClassifier
+def _classifier(folder: Path | None = None) -> OnnxClassifier:
+    from router.classifier import MODEL_FOLDER, OnnxClassifier
     from router.errors import ModelFileError
 
     try:
-        return OnnxClassifier.load()
+        return OnnxClassifier.load(folder or MODEL_FOLDER)
     except ModelFileError as error:
         raise CommandFailed(str(error)) from error
 
