@@ -91,6 +91,8 @@ async def test_erasing_an_end_user_removes_what_they_said_and_keeps_what_they_co
         before = (await gateway.get("/v1/costs?tz=UTC&group_by=model"))[2]["total"]
         status, _, told = await gateway.admin("DELETE", f"/admin/tenants/demo/end-users/{PERSON}")
         assert status == 200
+        noted = await gateway.services.audit.rows("demo")
+        assert PERSON not in repr(noted)
         assert told == {
             "object": "end_user.erased",
             "end_user": PERSON,
