@@ -6,7 +6,8 @@ try broke off. Memory stays bounded by a batch, however long the file is.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -23,12 +24,14 @@ from gateway.wire.transfer import (
 )
 from memory.conversation import Conversation
 from memory.errors import ConversationNotFound
-from memory.importing import ImportHead
+from memory.importing import ConversationImport, ImportedItem, ImportHead
+from memory.memory import STORE_FAILURES
 from memory.store import ConversationStore
 
 _BATCH_ITEMS = 500
 # What one script may carry without keeping others from Redis for long.
 _BATCH_BYTES = 1024 * 1024
+_WAITS_S = (0.3, 1.0, 2.0, 4.0)
 
 router = APIRouter(prefix="/v1/conversations")
 
@@ -53,6 +56,8 @@ async def import_lines(
     lines = lines_of(request.stream())
     first = await anext(lines, b"{}")
     head = parse_head(first, now)
+    standing = await wired.memory.store.get(principal.tenant.id, conversation_id)
+    n_before = standing.n_items if standing else 0
     run = wired.memory.store.importing(
         principal.tenant.id,
         conversation_id,
@@ -66,17 +71,31 @@ async def import_lines(
         batch.append(parse_item(line, number))
         n_bytes += len(line)
         if len(batch) >= _BATCH_ITEMS or n_bytes >= _BATCH_BYTES:
-            await run.add(batch)
+            await _add(run, batch)
             batch, n_bytes = [], 0
-    await run.add(batch)
+    await _add(run, batch)
     return JSONResponse(
         {
             "id": conversation_id,
             "object": "conversation.imported",
             "n_items": run.n_items,
-            "n_new": run.n_new,
+            "n_new": max(0, run.n_items - n_before),
         }
     )
+
+
+async def _add(run: ConversationImport, batch: Sequence[ImportedItem]) -> None:
+    """Take a batch in, trying again for a while: a long import outlives a short silence of Redis.
+
+    Raises:
+        redis.exceptions.RedisError: it did not come back; what was stored stays.
+    """
+    for wait_s in _WAITS_S:
+        try:
+            return await run.add(batch)
+        except STORE_FAILURES:
+            await asyncio.sleep(wait_s)
+    await run.add(batch)
 
 
 async def _lines(

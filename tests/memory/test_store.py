@@ -277,3 +277,12 @@ async def test_a_script_the_server_lost_is_loaded_again(
     await redis.script_flush()
     await store.append("acme", "chat", [user("b")])
     assert await texts(store, "acme", "chat") == ["a", "b"]
+
+
+async def test_asking_for_a_conversation_fetches_none_of_its_items(
+    store: ConversationStore,
+) -> None:
+    await store.append("acme", "chat", [user("a"), user("b")], create=True)
+    loaded = await store.load("acme", "chat", max_items=0)
+    assert loaded is not None
+    assert (loaded.items, loaded.conversation.n_items) == ((), 2)
