@@ -16,7 +16,9 @@ local known, segments_known = tonumber(ARGV[3]), ARGV[5]
 if m[1] ~= ARGV[1] or m[2] ~= ARGV[2] then known, segments_known = 0, '' end
 local n = redis.call('LLEN', KEYS[2])
 local items, segments = {}, {}
-if n > known and ARGV[4] ~= '0' then items = redis.call('LRANGE', KEYS[2], known, known + ARGV[4] - 1) end
+if n > known and ARGV[4] ~= '0' then
+  items = redis.call('LRANGE', KEYS[2], known, known + ARGV[4] - 1)
+end
 local revision = m[8] or ''
 if revision ~= segments_known then segments = redis.call('HGETALL', KEYS[4]) end
 return {'FOUND', m[1], m[2], m[3], m[4], m[5] or '', m[6] or '', m[7] or '', n, known + 1,
