@@ -28,8 +28,8 @@ from local_models.bundled.sums import SO, Sum, ask_for, draw_sum, several_sums, 
 
 HERE = Path(__file__).parent
 SHARES = {"en": 0.6, "hinglish": 0.17, "hi": 0.12, "ta": 0.06, "more": 0.05}
-# Whether sums past the tables are worked in columns. The first two passes did; in the time that they
-# had, columns came out wrong more often than right, so the last pass declines such sums.
+# Whether sums past the tables are worked in columns. The first passes did; in the time they had,
+# columns came out wrong more often than right, so the last pass declines such sums.
 WORKS_SUMS = False
 KINDS = {
     "intent": 0.29,

@@ -72,16 +72,16 @@ def test_training_never_sees_a_held_out_sum():
     assert sum(draw_sum(rng).is_held_out for _ in range(5000)) > 150
 
 
-def test_sums_in_training_dialogues_are_not_held_out():
-    closing = re.compile(r"(?:so|to|इसलिए|ஆகவே) (\d+) ([-+x/]) (\d+) = ")
-    answers = itertools.chain.from_iterable(
-        said("assistant", each) for each in itertools.islice(dialogues(11), 3000)
-    )
-    found = [match.groups() for answer in answers for match in closing.finditer(answer)]
-    # A follow-up ("and plus 7") continues from a result, whatever sum that makes.
-    held_out = [each for each in found if Sum(int(each[0]), each[1], int(each[2])).is_held_out]
+def test_dialogues_state_only_true_sums_known_by_heart():
+    closing = re.compile(r"^(\d+)(% of| [-+x/]) (\d+) = (.+)$", re.MULTILINE)
+    found = [
+        (Sum(int(match[1]), match[2].strip()[0], int(match[3])), match[4])
+        for dialogue in itertools.islice(dialogues(11), 2000)
+        for answer in said("assistant", dialogue)
+        for match in closing.finditer(answer)
+    ]
     assert len(found) > 500
-    assert len(held_out) < 0.02 * len(found)
+    assert all(drawn.is_by_heart and drawn.value == value for drawn, value in found)
 
 
 def test_a_sum_asked_for_names_both_numbers():
