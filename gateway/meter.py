@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -107,9 +107,13 @@ class Meter:
         """Return now in the tenant's time zone: exchange rates go by the tenant's days."""
         return self.clock().astimezone(ZoneInfo(tenant.timezone))
 
+    def rate_of(self, tenant: Tenant) -> tuple[Decimal, date]:
+        """Return today's units of the tenant's currency for one US dollar, and the rate's day."""
+        return self.rates.rate_on(tenant.currency, self.today_of(tenant).date())
+
     def nothing(self, tenant: Tenant) -> Cost:
         """Return the cost of a turn that asked no model."""
-        rate, rate_date = self.rates.rate_on(tenant.currency, self.today_of(tenant).date())
+        rate, rate_date = self.rate_of(tenant)
         return Cost(0, 0, tenant.currency, rate, rate_date)
 
     async def record_unasked(self, record: Mapping[str, Any], tenant: Tenant) -> None:

@@ -178,7 +178,7 @@ class Responder:
             max_cost_usd=turn.max_cost_usd,
             current_model=self._tool_models.behind(path.tenant.id, turn.messages),
             currency=path.tenant.currency,
-            usd_rate=self._meter.nothing(path.tenant).rate,
+            usd_rate=self._meter.rate_of(path.tenant)[0],
         )
         decision = await self._router.route_in_stages(
             request,
