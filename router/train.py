@@ -31,6 +31,7 @@ from router.tokens import LEXICON_FILE, UNKNOWN, VOCABULARY_FILE, Vocabulary, re
 from router.tune import Targets, TuneConfig, Tuned, tuned
 
 VERSION = "2.0"
+SHIPPED_LEXICON = Path(__file__).parent / "model" / LEXICON_FILE
 DIM = 64
 # No source gives more rows than this: intents of banking and of an assistant repeat themselves.
 MOST_ROWS_OF_A_SOURCE = 5000
@@ -67,13 +68,13 @@ def train(
         data_dir: the data folder; docs/routing.md says how it is built.
         out_dir: receives the ONNX file, the vocabulary and training.json; made when missing.
         seed: of everything random.
-        lexicon: glosses of other languages; None takes those of `out_dir`.
+        lexicon: glosses of other languages; None takes the shipped ones. Kept beside the model.
         progress: called with the name of each step as it begins.
 
     Raises:
         FileNotFoundError: if a data file is missing.
     """
-    lexicon = lexicon or out_dir / LEXICON_FILE
+    lexicon = lexicon or SHIPPED_LEXICON
     progress("reading")
     examples = [*read_examples(data_dir), *read_phrases()]
     examples = [example for example in examples if example.may_shape_weights]
@@ -89,6 +90,7 @@ def train(
         trained.weights, version=VERSION, vocabulary_size=len(vocabulary), about=about
     )
     (out_dir / MODEL_FILE).write_bytes(model)
+    (out_dir / LEXICON_FILE).write_bytes(lexicon.read_bytes())
     (out_dir / VOCABULARY_FILE).write_text("\n".join(trained.pieces) + "\n", "utf-8")
     (out_dir / "training.json").write_text(json.dumps(about, indent=1) + "\n", "utf-8")
     return about
