@@ -76,6 +76,8 @@ async def cluster(ports: list[int]) -> AsyncIterator[RedisCluster]:
         node.close()
     starts = [ClusterNode("127.0.0.1", port) for port in ports]
     client = RedisCluster(startup_nodes=starts, retry=Retry(NoBackoff(), 3))
+    # Begun once, before many ask at once: redis-py's own beginning is not safe from them.
+    await client.initialize()
     yield client
     await client.aclose()
 
