@@ -103,7 +103,7 @@ def main() -> int:
     """Print one line per kind of question."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled")
-    parser.add_argument("--count", type=int, default=200, help="questions of each kind")
+    parser.add_argument("--count", type=int, default=100, help="questions of each kind")
     parser.add_argument("--wrong", type=int, default=0, help="show so many wrong answers a kind")
     options = parser.parse_args()
     engine = load_engine(EngineConfig(model=options.model))
@@ -111,7 +111,7 @@ def main() -> int:
     rng, n = random.Random(SEED), options.count
     kinds = {
         "sums by heart": heart_questions(rng, n),
-        **{f"held-out sums, {sign}": sum_questions(rng, sign, n) for sign in "+-x/%"},
+        **{f"held-out sums, {sign}": sum_questions(rng, sign, n) for sign in "+-x/"},
         "held-out support and small talk": prompt_questions(rng, 2 * n),
         "out of scope declined (CLINC150)": outside_questions(rng, 2 * n),
         "out of scope declined (own grammar)": declined_questions(rng, n),
