@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Literal
 
 from memory.conversation import Message
@@ -141,6 +142,7 @@ class Disclosure:
         return wire
 
 
+@lru_cache(maxsize=1024)  # names of tiers, models and policies come again and again
 def header_value(text: str) -> bytes:
     """Return text as a header value: ASCII, control characters and the rest replaced."""
     if text.isascii() and text.isprintable():

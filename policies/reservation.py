@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from policies.budget import Budget, BudgetState, Period
@@ -21,6 +22,7 @@ class LedgerKeys:
     orphans: str
 
 
+@lru_cache(maxsize=4096)  # asked for at every turn
 def ledger_keys(tenant: str, period_key: str = "", currency: str = "") -> LedgerKeys:
     """Return the keys of a tenant; `spend` is the counter of one budget period."""
     base = f"tw:{{t:{tenant}}}:"
