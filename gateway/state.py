@@ -39,8 +39,9 @@ _MAX_CONNECTIONS = 64
 _INTERNAL_OPTIONS = frozenset({"keys", "EMPTY_RESPONSE", "NEVER_DECODE"})
 _BLOCKING = frozenset(
     ("BLPOP", "BRPOP", "BLMOVE", "BLMPOP", "BRPOPLPUSH", "BZPOPMIN", "BZPOPMAX", "BZMPOP", "WAIT")
-    + ("XREAD", "XREADGROUP", "SELECT", "MONITOR", "WATCH", "MULTI", "EXEC")
+    + ("SELECT", "MONITOR", "WATCH", "MULTI", "EXEC")
 )
+_BLOCKING_ON_REQUEST = frozenset(("XREAD", "XREADGROUP"))  # with the option BLOCK
 
 
 class GuardedPipeline(Pipeline):
@@ -114,7 +115,9 @@ class GuardedRedis(Redis):
         Raises:
             RedisAway: at once, while the breaker is open.
         """
-        if args[0] in _BLOCKING:
+        # A connection of redis-py's own is more than a cost: before Python 3.12 its use of
+        # `asyncio.wait_for` can swallow a cancellation.
+        if args[0] in _BLOCKING or (args[0] in _BLOCKING_ON_REQUEST and b"BLOCK" in args):
             self.link.breaker.check()
             return await cast(Any, super()).execute_command(*args, **options)
         reply = await self.reply_to(args)
