@@ -25,6 +25,8 @@ def set_up_logging(level: str = "INFO") -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Its steps are of interest only where one fails.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class _Labelled(Generic[_M]):
