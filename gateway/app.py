@@ -1,4 +1,4 @@
-"""The composition root: settings in, a running gateway out; the only file that names every part."""
+"""The composition root: settings in, a running gateway out; it and the openings name every part."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from gateway.health import Health, State
 from gateway.http_errors import EXPECTED_ERRORS, http_error_of
 from gateway.idempotency import IdempotencyStore
 from gateway.load import Loads
+from gateway.memory_opening import open_encodings, open_memory
 from gateway.meter import Meter
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
@@ -49,15 +50,7 @@ from gateway.summaries import SummaryWriter
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
 from gateway.token_count import TokenCounter, estimate_tokens, local_counter
-from memory.embedder import DIMENSIONS, OnnxEmbedder
-from memory.embedding_cache import EmbeddingCache
-from memory.jobs import JobQueue
-from memory.journal import Journal
-from memory.memory import Memory
 from memory.response_cache import ResponseCache
-from memory.store import ConversationStore
-from memory.summary_keeper import Complete, SummaryKeeper
-from memory.vector_store import VectorStore
 from policies.books import Books
 from policies.ledger import Ledger
 from policies.reports import Reports
@@ -169,17 +162,11 @@ async def open_services(
         meter = Meter(
             ledger,
             models=models,
-            rates=Rates(
-                {
-                    pair.removeprefix("USD_"): [(rate.since, rate.rate) for rate in rates]
-                    for pair, rates in settings.fx.items()
-                    if pair.startswith("USD_")
-                }
-            ),
+            rates=_rates(settings),
             degradations=degradations,
             clock=utc_now,
         )
-        encodings = _open_encodings(settings, redis, degradations, stack)
+        encodings = open_encodings(settings, redis, degradations, stack)
         router = open_router(encodings, degradations, random.Random().random)
         loads = _loads(settings, backends)
         writer = SummaryWriter(
@@ -195,8 +182,8 @@ async def open_services(
             new_id=new_id,
             degradations=degradations,
         )
-        memory = await _open_memory(
-            settings, redis, encodings, writer.complete, degradations, stack
+        memory = await open_memory(
+            settings, redis, encodings, writer.complete, degradations, stack, clock=utc_now
         )
         cache = ResponseCache(_open_cache(settings, redis, stack))
         idempotency = IdempotencyStore(redis)
@@ -303,53 +290,14 @@ def _open_cache(settings: Settings, redis: GuardedRedis, stack: AsyncExitStack) 
     return cache
 
 
-def _open_encodings(
-    settings: Settings, redis: GuardedRedis, degradations: Degradations, stack: AsyncExitStack
-) -> EmbeddingCache | None:
-    def failed(error: BaseException) -> None:
-        degradations.failed("memory", error, "in the background")
-
-    try:
-        embedder = _embedder(settings)
-    except FileNotFoundError as error:  # recall then goes by words alone
-        failed(error)
-        return None
-    stack.callback(embedder.close)
-    return EmbeddingCache(embedder, redis, failed)
-
-
-async def _open_memory(
-    settings: Settings,
-    redis: GuardedRedis,
-    encodings: EmbeddingCache | None,
-    complete: Complete,
-    degradations: Degradations,
-    stack: AsyncExitStack,
-) -> Memory:
-    def failed(error: BaseException) -> None:
-        degradations.failed("memory", error, "in the background")
-
-    vectors = None
-    if encodings is not None:
-        vectors = VectorStore(redis, encodings.embedder.revision, DIMENSIONS)
-    memory = Memory(
-        ConversationStore(redis, utc_now, lambda: secrets.token_hex(16)),
-        encodings=encodings,
-        vectors=vectors,
-        journal=Journal(settings.state_dir / "journal", secrets.token_hex(8)),
-        summaries=SummaryKeeper(
-            redis, JobQueue(redis, secrets.token_hex(8), failed), complete, failed
-        ),
-        on_failure=failed,
+def _rates(settings: Settings) -> Rates:
+    return Rates(
+        {
+            pair.removeprefix("USD_"): [(rate.since, rate.rate) for rate in rates]
+            for pair, rates in settings.fx.items()
+            if pair.startswith("USD_")
+        }
     )
-    return await stack.enter_async_context(memory)
-
-
-def _embedder(settings: Settings) -> OnnxEmbedder:
-    model = settings.embedder.model
-    if model == "bundled":
-        return OnnxEmbedder.from_folder()
-    return OnnxEmbedder.from_folder(Path(model), is_english=False)
 
 
 def _local_counter(model: str) -> TokenCounter | None:

@@ -54,11 +54,6 @@ class TurnMemory:
         self._instructions: str | None = None
         self._counted: tuple[TokenCounter, int] | None = None
 
-    @property
-    def is_named(self) -> bool:
-        """Whether a stored conversation stands behind the turn."""
-        return self._opened is not None
-
     async def open(self) -> None:
         """Load the named conversation and find which of the sent messages are new.
 

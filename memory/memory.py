@@ -294,22 +294,6 @@ class Memory:
         await self._want_summaries(opened)
         return list(appended.items)
 
-    async def post(
-        self,
-        tenant: str,
-        conversation_id: str,
-        messages: Sequence[Message | Draft],
-        *,
-        idempotency_key: str | None = None,
-    ) -> list[Item]:
-        """Append to a conversation that exists, and make it findable by meaning at once.
-
-        Raises:
-            ConversationNotFound, IdempotencyMismatch, InvalidItem: as they say.
-        """
-        opened = await self.open(tenant, conversation_id)
-        return await self.append(opened, messages, idempotency_key=idempotency_key)
-
     async def delete(self, tenant: str, conversation_id: str) -> bool:
         """Delete a conversation and this process's copy of it; False if there was none."""
         self._shelf.drop(tenant, conversation_id)

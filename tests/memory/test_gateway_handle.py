@@ -45,7 +45,8 @@ async def test_every_part_of_memory_works_on_it(
         opened = await memory.open("acme", "chat", create=True)
         texts = [f"My locker {n} has the code {n}X{n}" for n in range(200)]
         await memory.append(opened, [Message("user", text) for text in texts])
-        await memory.post("acme", "chat", [Message("user", "thanks")], idempotency_key="k")
+        opened = await memory.open("acme", "chat")
+        await memory.append(opened, [Message("user", "thanks")], idempotency_key="k")
         for _ in range(500):
             if await redis.keys("*:segments") and await redis.keys("*:vectors"):
                 break
