@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from gateway.backends.base import ReplyDelta, ReplyEnd
+from gateway.backends.usage import count_of, usage_from_wire
 from gateway.errors import (
     BackendBroken,
     BackendError,
@@ -21,7 +22,6 @@ from gateway.errors import (
     BackendRejected,
     BackendUnavailable,
 )
-from policies.usage import Usage
 
 _DONE = b"[DONE]"
 _OWN_DELTA_FIELDS = frozenset(("role", "content"))
@@ -154,31 +154,6 @@ class ReplyReader:
         return ReplyDelta(index, content, fields, logprobs, finish_reason, has_more)
 
 
-def usage_from_wire(wire: Mapping[str, Any] | None) -> Usage | None:
-    """Return usage in inclusive buckets, None where it is missing or makes no sense."""
-    if not wire:
-        return None
-    input_tokens = _count(wire.get("prompt_tokens"))
-    output_tokens = _count(wire.get("completion_tokens"))
-    if input_tokens is None or output_tokens is None:
-        return None
-    prompt = wire.get("prompt_tokens_details") or _EMPTY
-    completion = wire.get("completion_tokens_details") or _EMPTY
-    cached = prompt.get("cached_tokens")
-    if cached is None:
-        # Source: DeepSeek's and Anthropic's names, as their OpenAI-compatible servers report them.
-        cached = wire.get("prompt_cache_hit_tokens", wire.get("cache_read_input_tokens"))
-    written = prompt.get("cache_creation_tokens", wire.get("cache_creation_input_tokens"))
-    cached_tokens = min(_count(cached) or 0, input_tokens)
-    return Usage(
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        cached_input_tokens=cached_tokens,
-        cache_write_tokens=min(_count(written) or 0, input_tokens - cached_tokens),
-        reasoning_tokens=min(_count(completion.get("reasoning_tokens")) or 0, output_tokens),
-    )
-
-
 def error_of(
     backend: str,
     error: Any,
@@ -202,7 +177,7 @@ def error_of(
     if "context length" in message or "context window" in message:
         code = "context_length_exceeded"  # what servers that give no code say in words
     if status is None:
-        status = _count(facts.get("code")) or _count(facts.get("status"))
+        status = count_of(facts.get("code")) or count_of(facts.get("status"))
         if has_begun:
             return BackendBroken(
                 backend, f"{backend} failed in the middle of the answer: {message}", status=status
@@ -218,12 +193,6 @@ def error_of(
         param = _text(facts.get("param"))
         return BackendRejected(backend, message, status=status, param=param, code=code)
     return BackendUnavailable(backend, f"{backend} failed ({status}): {message}", status=status)
-
-
-def _count(value: Any) -> int | None:
-    if isinstance(value, str) and value.isdigit():
-        return int(value)
-    return value if type(value) is int and value >= 0 else None
 
 
 def _amount(value: Any) -> float | None:

@@ -27,6 +27,9 @@ from gateway.errors import (
 INSTALL_LINE = "pip install 'turnwise[providers]'"
 # Source: litellm's security notice of March 2026: these two releases carried a credential thief.
 REFUSED_VERSIONS = frozenset({"1.82.7", "1.82.8"})
+# Those whose `usage.cost` is what they charge. To others' streams, and to streams alone, litellm adds
+# what its own price list makes of the tokens, which would outrank the configured price.
+_TELL_THEIR_CHARGE = ("openrouter/", "perplexity/")
 log = logging.getLogger("turnwise.backends")
 
 
@@ -75,7 +78,7 @@ class LitellmBackend:
             started_s + (call.first_token_s if call.is_stream else call.total_s),
         )
         if not call.is_stream:
-            for delta in reader.whole(_plain(answer)):
+            for delta in reader.whole(_plain(answer, call.model)):
                 yield delta
             yield reader.end()
             return
@@ -85,7 +88,7 @@ class LitellmBackend:
                 chunk = await self._guarded(anext(chunks, None), reader, deadline_s)
                 if chunk is None:
                     break
-                for delta in reader.deltas(_plain(chunk)):
+                for delta in reader.deltas(_plain(chunk, call.model)):
                     yield delta
                 now_s = asyncio.get_running_loop().time()
                 deadline_s = min(now_s + call.idle_s, started_s + call.total_s)
@@ -173,12 +176,14 @@ class LitellmBackend:
         return litellm
 
 
-def _plain(answer: Any) -> Any:
+def _plain(answer: Any, model: str) -> Any:
     """Return litellm's object as the plain JSON object that it imitates."""
     plain = answer.model_dump(exclude_none=True)
     usage = getattr(answer, "usage", None)
     if usage is not None and "usage" not in plain:
         plain["usage"] = usage.model_dump(exclude_none=True)
+    if isinstance(plain.get("usage"), dict) and not model.startswith(_TELL_THEIR_CHARGE):
+        plain["usage"].pop("cost", None)
     return plain
 
 
