@@ -27,8 +27,8 @@ from gateway.errors import (
 INSTALL_LINE = "pip install 'turnwise[providers]'"
 # Source: litellm's security notice of March 2026: these two releases carried a credential thief.
 REFUSED_VERSIONS = frozenset({"1.82.7", "1.82.8"})
-# Those whose `usage.cost` is what they charge. To others' streams, and to streams alone, litellm adds
-# what its own price list makes of the tokens, which would outrank the configured price.
+# Those whose `usage.cost` is what they charge. To streams of others, and to streams alone, litellm
+# adds what its own price list makes of the tokens, which would outrank the configured price.
 _TELL_THEIR_CHARGE = ("openrouter/", "perplexity/")
 log = logging.getLogger("turnwise.backends")
 

@@ -1,4 +1,4 @@
-"""Usage of every provider we know: files of answers as servers give them, and the buckets of each."""
+"""Usage of every provider we know: answers as their servers give them, and the buckets of each."""
 
 from __future__ import annotations
 
