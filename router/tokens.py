@@ -52,9 +52,6 @@ class Vocabulary:
     def __init__(self, pieces: list[str], glosses: Mapping[str, str] | None = None) -> None:
         self._ids = {piece: row for row, piece in enumerate(pieces, start=1)}
         self._packed = _Remembered(self._pieces_of)
-        for piece, row in self._ids.items():
-            if not piece.startswith("##"):
-                self._packed[piece] = _pack([row])
         # Apart from what is remembered: what a word means must not hang on what was read before.
         self._glosses = {
             word: b"".join(map(self._packed.__getitem__, words_of(english)))
@@ -79,6 +76,9 @@ class Vocabulary:
 
     def _pieces_of(self, word: str) -> bytes:
         """Return the packed ids of the longest pieces that make up a word, left to right."""
+        whole = self._ids.get(word)
+        if whole is not None:
+            return _pack([whole])
         word = word[:_LONGEST_WORD]
         if "\u0400" <= word[0] < "\u2000" or word[0] > "\u3000":
             return self._stem_of(word)
