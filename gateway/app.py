@@ -24,6 +24,7 @@ from gateway.audit import AuditLog
 from gateway.auth import Authenticator
 from gateway.backends import open_backends
 from gateway.backends.base import Backend
+from gateway.backends.engine import MissingBackend
 from gateway.background import Background
 from gateway.dashboard.session import Sessions
 from gateway.database import open_database, upgrade
@@ -252,10 +253,13 @@ def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedM
     served = {}
     for name, spec in settings.catalog.items():
         backend = settings.backends[spec.backend]
-        count = _local_counter(backend.model) if backend.kind == "engine" else None
+        upstream = backends[spec.backend]
+        # One that cannot run here is never sent a prompt: nobody asks for its exact length.
+        is_local = backend.kind == "engine" and not isinstance(upstream, MissingBackend)
+        count = _local_counter(backend.model) if is_local else None
         served[name] = ServedModel(
             spec=spec,
-            backend=backends[spec.backend],
+            backend=upstream,
             count=count or estimate_tokens,
             is_exact=count is not None,
             is_demonstration=backend.is_demonstration,

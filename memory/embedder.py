@@ -12,13 +12,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from memory.errors import EmbedderBusy
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 BUNDLED = Path(__file__).parent / "model"
 DIMENSIONS = 64
@@ -191,6 +193,8 @@ class OnnxEmbedder:
 
 
 def _open_tokenizer(file: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()

@@ -12,13 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import Request, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gateway.dashboard import formats
 from gateway.dashboard.wording import WORDS
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 ASSETS = (
     "dashboard.css",
@@ -109,6 +111,9 @@ def asset_url(name: str) -> str:
 
 @cache
 def _environment() -> Environment:
+    # Only here: a gateway whose pages nobody opens starts smaller without it.
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
     environment = Environment(
         loader=PackageLoader("gateway", "dashboard/templates"),
         autoescape=True,
