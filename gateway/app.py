@@ -154,6 +154,7 @@ async def open_services(
         books = Books(database, redis)
         ledger = Ledger(redis, utc_now, books.settled_in)
         await books.prepare()
+        await books.keep_days_in(await tenants.timezones())
         audit = AuditLog(database, utc_now)
         await audit.prepare()
         if backends is None:
@@ -350,6 +351,7 @@ async def _book_touched(services: Services) -> None:
 
 
 async def _sweep(services: Services) -> None:
+    await services.books.keep_days_in(await services.tenants.timezones())
     await services.ledger.sweep()
     for tenant in await services.ledger.tenants():
         await services.books.catch_up(tenant)

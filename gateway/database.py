@@ -8,10 +8,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    select,
+    text,
+)
 
-from policies.booking import rebuild_rollups
-from policies.tables import entries_table, rollups_table, turns_table
+from policies.booking import rebuild_derived, rebuild_rollups
+from policies.tables import coarse_table, counts_table, entries_table, rollups_table, turns_table
 
 _LOCK = 0x7475726E  # the upgrade's name among this database's advisory locks
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -90,11 +100,15 @@ def _lock(connection: Connection) -> None:
 
 
 def _rebuild_derived(connection: Connection) -> None:
-    """Make roll-ups anew where a step dropped them."""
-    is_empty = connection.execute(select(rollups_table.c.id).limit(1)).first() is None
-    sources = (entries_table.c.id, turns_table.c.request_id)
-    if is_empty and any(connection.execute(select(each).limit(1)).first() for each in sources):
+    """Make roll-ups anew where a step dropped them, or has just brought their tables."""
+
+    def has(*columns: Column[Any]) -> bool:
+        return any(connection.execute(select(each).limit(1)).first() for each in columns)
+
+    if not has(rollups_table.c.id) and has(entries_table.c.id, turns_table.c.request_id):
         rebuild_rollups(connection, None)
+    elif not has(coarse_table.c.id) and has(rollups_table.c.id, counts_table.c.id):
+        rebuild_derived(connection, None)
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

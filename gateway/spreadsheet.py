@@ -13,8 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-from policies.books import CostRow, day_bounds
+from policies.books import day_bounds
 from policies.catalog import ModelSpec
+from policies.costs import CostRow
 
 # What makes a spreadsheet read a cell as a formula, full-width signs included.
 # Source: OWASP, CSV Injection.

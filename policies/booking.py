@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import orjson
@@ -24,18 +23,27 @@ from sqlalchemy import (
     func,
     literal,
     select,
-    text,
+    union,
 )
 
-from policies.counts import add_counts, rebuild_counts
+from policies.counts import add_counts, rebuild_counts, rebuild_day_counts
+from policies.rollups import (
+    add_rows,
+    add_to_rollups,
+    lock_rollups,
+    merged,
+    rebuild_coarse,
+)
 from policies.tables import (
     BUCKET_US,
     DIMENSIONS,
     REUSED,
     SUMS,
     TOKENS,
+    coarse_table,
+    counts_table,
+    day_counts_table,
     entries_table,
-    insert_into,
     rollups_table,
     turns_table,
 )
@@ -94,9 +102,7 @@ def book(connection: Connection, bookings: Sequence[Booking]) -> None:
 
 def rebuild_rollups(connection: Connection, tenant: str | None) -> int:
     """Make the roll-ups anew from entries and turns; return how many of those there were."""
-    if connection.dialect.name == "postgresql":
-        # Bookings wait; on SQLite the first write below makes them wait.
-        connection.execute(text("LOCK TABLE rollups IN EXCLUSIVE MODE"))
+    lock_rollups(connection)
     doomed = delete(rollups_table)
     if tenant is not None:
         doomed = doomed.where(rollups_table.c.tenant == tenant)
@@ -108,29 +114,23 @@ def rebuild_rollups(connection: Connection, tenant: str | None) -> int:
         for part in connection.execute(query).partitions(_CHUNK):
             rows = [_integers(row) for row in part]
             n_rows += sum(row.pop("n_rows") for row in rows)
-            add_to_rollups(connection, rows)
+            add_rows(connection, rollups_table, merged(rows))
     rebuild_counts(connection, tenant)
+    rebuild_derived(connection, tenant)
     return n_rows
 
 
-def add_to_rollups(connection: Connection, increments: Iterable[Mapping[str, Any]]) -> None:
-    """Add increments (dimensions and sums) to their roll-up rows."""
-    merged: dict[str, Values] = {}
-    for increment in increments:
-        place = _rollup_id(increment)
-        into = merged.get(place)
-        if into is None:
-            merged[place] = {"id": place, **increment}
-        else:
-            for name in SUMS:
-                into[name] += increment[name]
-    if not merged:
-        return
-    statement = insert_into(connection, rollups_table)
-    added = {name: rollups_table.c[name] + statement.excluded[name] for name in SUMS}
-    upsert = statement.on_conflict_do_update(index_elements=["id"], set_=added)
-    # In one order always, so that two processes never wait for each other in a circle.
-    connection.execute(upsert, [merged[place] for place in sorted(merged)])
+def rebuild_derived(connection: Connection, tenant: str | None) -> None:
+    """Make the coarse roll-ups and counts of days anew from the fine ones."""
+    for each in _tenants(connection) if tenant is None else [tenant]:
+        rebuild_coarse(connection, each)
+        rebuild_day_counts(connection, each)
+
+
+def _tenants(connection: Connection) -> list[str]:
+    """Return whose rows there are, among them tenants of whom only coarse ones are left."""
+    tables = (rollups_table, counts_table, coarse_table, day_counts_table)
+    return list(connection.execute(union(*(select(t.c.tenant) for t in tables))).scalars())
 
 
 def _changes(
@@ -286,11 +286,6 @@ def _integers(row: Row[Any]) -> Values:
     # PostgreSQL sums big integers into decimals.
     counted = {*SUMS, "bucket_us", "n_rows"}
     return {name: int(v) if name in counted else v for name, v in row._mapping.items()}
-
-
-def _rollup_id(increment: Mapping[str, Any]) -> str:
-    place = "\0".join(str(increment[name]) for name in DIMENSIONS)
-    return blake2b(place.encode(), digest_size=16).hexdigest()
 
 
 def _integer(value: Any) -> int:

@@ -8,64 +8,36 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import ColumnElement, Connection, Engine, case, false, func, select
+from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
-from policies.booking import Booking, book, parse_record, rebuild_rollups
+from policies.booking import Booking, book, parse_record, rebuild_derived, rebuild_rollups
 from policies.budget import Period
+from policies.costs import CostQuestion, CostRow, read_costs
 from policies.database import Database
 from policies.entry import to_us
 from policies.errors import LedgerUnavailable
 from policies.ledger import ledger_keys
+from policies.rollups import set_zone
 from policies.tables import (
-    BUCKET_US,
-    SUMS,
     create_tables,
     entries_table,
     insert_into,
-    rollups_table,
     turns_table,
     unbooked_table,
+    zones_table,
 )
 
-T = TypeVar("T")
 _BATCH = 500
 _N_RACES = 20
-GROUPS = ("day", "week", "month", "hour", "model", "tier", "kind", "tag", "end_user")
-
-
-@dataclass(frozen=True, slots=True)
-class CostRow:
-    """Costs of one group; `group` maps the asked keys to their values.
-
-    `requests` are turns that were not refused, `attempts` ledger entries, `unpriced` those among
-    them without a known price. `micro` is in the asked currency; what was booked while the tenant
-    counted in another one is in `usd_micro` and, on its own, in `foreign_usd_micro`.
-    """
-
-    group: Mapping[str, str]
-    requests: int
-    unpriced: int
-    input_tokens: int
-    cached_input_tokens: int
-    output_tokens: int
-    usd_micro: int
-    micro: int
-    attempts: int = 0
-    cache_write_tokens: int = 0
-    reasoning_tokens: int = 0
-    foreign_usd_micro: int = 0
-    reused_input_tokens: int = 0
-    reused_output_tokens: int = 0
 
 
 class Books:
@@ -175,26 +147,24 @@ class Books:
             group_by: any of GROUPS; a turn with several tags counts under each of them.
             currency: of `micro`; None adds up whatever the tenant's currency was.
         """
-        zone = ZoneInfo(timezone)
-        table = rollups_table.c
-        columns = dict.fromkeys(_MOMENTS, "bucket_us") | {"tag": "tags"}
-        kept = list(dict.fromkeys(table[columns.get(name, name)] for name in group_by))
-        is_any = currency is None or currency == "USD"
-        is_foreign: ColumnElement[bool] = false() if is_any else table.currency != currency
-        sums = [func.sum(table[name]).label(name) for name in SUMS if name != "micro"]
-        micro = func.sum(case((is_foreign, 0), else_=table.micro)).label("micro")
-        foreign = func.sum(case((is_foreign, table.usd_micro), else_=0))
-        query = (
-            select(*kept, *sums, micro, foreign.label("foreign_usd_micro"))
-            .where(table.tenant == tenant, *_within(start, end))
-            .group_by(*kept)
-        )
+        asked = CostQuestion(tenant, to_us(start), to_us(end), timezone, tuple(group_by), currency)
+        return await self.database.read(lambda connection: read_costs(connection, asked))
 
-        def read(connection: Connection) -> list[CostRow]:
-            rows = (row._mapping for row in connection.execute(query))
-            return _fold(rows, group_by, zone)
+    async def keep_days_in(self, timezones: Mapping[str, str]) -> int:
+        """Count each tenant's day rows in its time zone; return for how many that was a change.
 
-        return await self.database.read(read)
+        A span of another zone's days is read from finer rows: right all the same, but slower.
+        """
+
+        def act(connection: Connection) -> int:
+            known = {row.tenant: row.timezone for row in connection.execute(select(zones_table))}
+            changed = [t for t, zone in timezones.items() if known.get(t, "UTC") != zone]
+            for tenant in changed:
+                set_zone(connection, tenant, timezones[tenant])
+                rebuild_derived(connection, tenant)
+            return len(changed)
+
+        return await self.database.write(act)
 
     async def rebuild(self, tenant: str | None = None) -> int:
         """Make the roll-ups anew from turns and entries; return how many rows were read."""
@@ -220,19 +190,13 @@ class Books:
         Raises:
             LedgerUnavailable: Redis or the database does not answer.
         """
-        table = rollups_table.c
-        wanted = [table.tenant == tenant, *_within(period.start, period.end)]
-        if currency != "USD":
-            wanted.append(table.currency == currency)
-        amount = table.usd_micro if currency == "USD" else table.micro
-        query = select(func.coalesce(func.sum(amount), 0)).where(*wanted)
+        asked = CostQuestion(tenant, to_us(period.start), to_us(period.end), "UTC", (), currency)
         try:
             await self.catch_up(tenant)
-            return int(
-                await self.database.read(lambda connection: connection.execute(query).scalar_one())
-            )
+            (row,) = await self.database.read(lambda connection: read_costs(connection, asked))
         except (SQLAlchemyError, RedisError, OSError) as error:
             raise LedgerUnavailable("The books cannot be read.") from error
+        return row.usd_micro if currency == "USD" else row.micro
 
     def _book(self, tenant: str, records: Sequence[tuple[bytes, bytes]]) -> int:
         """Book a batch and return how many records were set aside."""
@@ -272,41 +236,3 @@ def day_bounds(first: date, last: date, timezone: str) -> tuple[datetime, dateti
 def _set_aside(tenant: str, stream_id: bytes, blob: bytes, error: str) -> dict[str, str]:
     record = blob.decode(errors="replace").replace("\0", "")
     return {"tenant": tenant, "stream_id": stream_id.decode(), "record": record, "error": error}
-
-
-def _within(start: datetime, end: datetime) -> list[ColumnElement[bool]]:
-    first = to_us(start) // BUCKET_US * BUCKET_US
-    last = -(-to_us(end) // BUCKET_US) * BUCKET_US
-    return [rollups_table.c.bucket_us >= first, rollups_table.c.bucket_us < last]
-
-
-_MOMENTS: Mapping[str, Callable[[datetime], str]] = {
-    "hour": lambda at: at.strftime("%Y-%m-%dT%H:00%z"),
-    "day": lambda at: at.date().isoformat(),
-    "week": lambda at: (at.date() - timedelta(days=at.weekday())).isoformat(),  # its Monday
-    "month": lambda at: at.strftime("%Y-%m"),
-}
-_COUNTED = (*SUMS, "foreign_usd_micro")
-
-
-def _fold(rows: Iterable[Any], group_by: Sequence[str], zone: ZoneInfo) -> list[CostRow]:
-    """Return rows with buckets folded into days and tag lists into their tags."""
-    totals: dict[tuple[str, ...], list[int]] = {}
-    for row in rows:
-        for tag in row["tags"].split("\n") if "tag" in group_by else ("",):
-            place = tuple(_value(name, row, tag, zone) for name in group_by)
-            sums = totals.setdefault(place, [0] * len(_COUNTED))
-            for index, name in enumerate(_COUNTED):
-                sums[index] += int(row[name] or 0)
-    if not group_by and not totals:
-        totals[()] = [0] * len(_COUNTED)
-    return [
-        CostRow(dict(zip(group_by, place, strict=True)), **dict(zip(_COUNTED, sums, strict=True)))
-        for place, sums in sorted(totals.items())
-    ]
-
-
-def _value(name: str, row: Any, tag: str, zone: ZoneInfo) -> str:
-    if name in _MOMENTS:
-        return _MOMENTS[name](datetime.fromtimestamp(row["bucket_us"] / 1e6, zone))
-    return tag if name == "tag" else str(row[name])

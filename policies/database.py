@@ -26,10 +26,17 @@ class Database:
     engine: Engine
 
     async def read(self, ask: Callable[[Connection], T]) -> T:
-        """Return what `ask` finds; nothing that it writes is kept."""
+        """Return what `ask` finds at one moment, however many queries it makes.
+
+        Nothing that it writes is kept.
+        """
 
         def work() -> T:
             with self.engine.connect() as connection:
+                if connection.dialect.name == "postgresql":
+                    connection.execution_options(isolation_level="REPEATABLE READ")
+                else:  # Python's driver begins nothing before a first write
+                    connection.exec_driver_sql("BEGIN")
                 return ask(connection)
 
         return await asyncio.to_thread(work)

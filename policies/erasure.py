@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, bindparam, delete, or_, select, update
 
-from policies.booking import add_to_rollups
 from policies.database import Database
+from policies.rollups import add_rows, merged
 from policies.tables import (
     DIMENSIONS,
     SUMS,
+    coarse_table,
     entries_table,
     rollups_table,
     turns_table,
@@ -104,11 +105,12 @@ def _strip_turns(
 
 
 def _merge_rollups(connection: Connection, tenant: str, end_user: str) -> None:
-    """Move the sums of an end user to those of nobody in particular."""
-    is_theirs = (rollups_table.c.tenant == tenant) & (rollups_table.c.end_user == end_user)
-    kept = [rollups_table.c[name] for name in (*DIMENSIONS, *SUMS)]
-    moved = connection.execute(delete(rollups_table).where(is_theirs).returning(*kept)).all()
-    add_to_rollups(connection, [{**row._mapping, "end_user": NOBODY} for row in moved])
+    """Move the sums of an end user to those of nobody in particular, wherever users are named."""
+    for table, level in ((rollups_table, ()), (coarse_table, ("level",))):
+        is_theirs = (table.c.tenant == tenant) & (table.c.end_user == end_user)
+        kept = [table.c[name] for name in (*level, *DIMENSIONS, *SUMS)]
+        moved = connection.execute(delete(table).where(is_theirs).returning(*kept)).all()
+        add_rows(connection, table, merged({**row._mapping, "end_user": NOBODY} for row in moved))
 
 
 def _drop_unbooked(connection: Connection, tenant: str, end_user: str) -> None:

@@ -5,6 +5,7 @@ Nothing here books anything: call `Books.catch_up` first where the last second m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
@@ -13,16 +14,17 @@ from functools import partial
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
-from policies.books import Books, CostRow
+from policies.books import Books
 from policies.budget import Budget, period_of
 from policies.catalog import ModelSpec, Price
-from policies.counts import middle_of
+from policies.costs import CostRow
+from policies.counts import Counted, count_turns, middle_of
 from policies.entry import to_us
 from policies.forecast import BurnDown, burn_down
 from policies.savings import Savings, SpentDay, savings_of
-from policies.tables import BUCKET_US, counts_table, turns_table
+from policies.tables import turns_table
 from policies.usage import Rates, Usage, usd_of
 
 
@@ -62,6 +64,10 @@ class Latencies:
 
     first_token: Percentiles
     total: Percentiles
+
+
+NO_LATENCIES = Latencies(*(Percentiles(0, None, None, None, None),) * 2)
+_DURATIONS = ("first_ms", "total_ms")
 
 
 class Reports:
@@ -153,17 +159,26 @@ class Reports:
         ]
         return tuple(sorted(shares, key=lambda share: (-share.requests, share.tier)))
 
-    async def counts(
-        self, tenant: str, span: Span, name: str, *, tier: str | None = None
-    ) -> Mapping[str, int]:
+    async def counts(self, tenant: str, span: Span, name: str) -> Mapping[str, int]:
         """Return how many turns had each value of `name`, the most frequent first.
 
         `name` is `reason`, `cache`, `status` or `score` (tenths of P(the cheapest tier is not good
         enough), `0.0` to `0.9`).
         """
-        found = await self._counted(tenant, span, name, tier)
-        ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
-        return {value: n for value, n in ordered if n}
+        return (await self.counts_of(tenant, span, name))[name]
+
+    async def counts_of(
+        self, tenant: str, span: Span, *names: str
+    ) -> Mapping[str, Mapping[str, int]]:
+        """Return the counts of several names from one reading."""
+        counted = await self._counted(tenant, span, names)
+        found: dict[str, Counter[str]] = {name: Counter() for name in names}
+        for (name, _, value, _), n in counted.items():
+            found[name][value] += n
+        return {
+            name: {v: n for v, n in sorted(of.items(), key=lambda item: (-item[1], item[0])) if n}
+            for name, of in found.items()
+        }
 
     async def recorded(self, tenant: str, span: Span, *, limit: int) -> list[Mapping[str, Any]]:
         """Return the newest recorded turns of the span, without their attempts."""
@@ -181,28 +196,43 @@ class Reports:
 
         return await self._books.database.read(read)
 
-    async def latencies(self, tenant: str, span: Span, *, tier: str | None = None) -> Latencies:
+    async def latencies(self, tenant: str, span: Span) -> Latencies:
         """Return how long answered turns took."""
-        first = await self._counted(tenant, span, "first_ms", tier)
-        total = await self._counted(tenant, span, "total_ms", tier)
-        return Latencies(_percentiles(first), _percentiles(total))
+        return _latencies(await self._counted(tenant, span, _DURATIONS))
+
+    async def latencies_by_tier(self, tenant: str, span: Span) -> Mapping[str, Latencies]:
+        """Return how long the answered turns of each tier took."""
+        counted = await self._counted(tenant, span, _DURATIONS)
+        tiers = sorted({tier for _, tier, _, _ in counted})
+        return {
+            tier: _latencies({place: n for place, n in counted.items() if place[1] == tier})
+            for tier in tiers
+        }
+
+    async def latencies_by_day(self, tenant: str, span: Span) -> Mapping[date, Latencies]:
+        """Return how long the answered turns of each day took; days without any are left out."""
+        counted = await self._counted(tenant, span, _DURATIONS, by_day=True)
+        by_day: dict[int, dict[Counted, int]] = {}
+        for place, n in counted.items():
+            by_day.setdefault(place[3], {})[place] = n
+        return {
+            date(1970, 1, 1) + timedelta(days=day): _latencies(found)
+            for day, found in sorted(by_day.items())
+        }
 
     async def _counted(
-        self, tenant: str, span: Span, name: str, tier: str | None
-    ) -> Mapping[str, int]:
-        table = counts_table.c
-        first = to_us(span.start) // BUCKET_US * BUCKET_US
-        query = (
-            select(table.value, func.sum(table.n))
-            .where(table.tenant == tenant, table.name == name)
-            .where(table.bucket_us >= first, table.bucket_us < to_us(span.end))
-            .group_by(table.value)
-        )
-        if tier is not None:
-            query = query.where(table.tier == tier)
-
-        def read(connection: Connection) -> dict[str, int]:
-            return {value: int(n) for value, n in connection.execute(query)}
+        self, tenant: str, span: Span, names: Sequence[str], *, by_day: bool = False
+    ) -> Mapping[Counted, int]:
+        def read(connection: Connection) -> Mapping[Counted, int]:
+            return count_turns(
+                connection,
+                tenant,
+                first_us=to_us(span.start),
+                last_us=to_us(span.end),
+                names=names,
+                timezone=span.timezone,
+                by_day=by_day,
+            )
 
         return await self._books.database.read(read)
 
@@ -247,8 +277,15 @@ def _spent_day(row: CostRow, currency: str) -> SpentDay:
     return SpentDay(day, row.group["kind"], usage, _micro(row, currency), row.attempts)
 
 
-def _percentiles(bins: Mapping[str, int]) -> Percentiles:
-    ordered = sorted((int(value), n) for value, n in bins.items() if n > 0)
+def _latencies(counted: Mapping[Counted, int]) -> Latencies:
+    bins: dict[str, Counter[int]] = {name: Counter() for name in _DURATIONS}
+    for (name, _, value, _), n in counted.items():
+        bins[name][int(value)] += n
+    return Latencies(*(_percentiles(bins[name]) for name in _DURATIONS))
+
+
+def _percentiles(bins: Mapping[int, int]) -> Percentiles:
+    ordered = sorted((number, n) for number, n in bins.items() if n > 0)
     n_all = sum(n for _, n in ordered)
 
     def at(share: float) -> float | None:

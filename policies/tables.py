@@ -26,7 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-BUCKET_US = 15 * 60 * 1_000_000  # a quarter of an hour divides every time zone's offset
+from policies.days import QUARTER_US
+
+BUCKET_US = QUARTER_US  # a quarter of an hour divides every time zone's offset
 TOKENS = (
     "input_tokens",
     "cached_input_tokens",
@@ -63,6 +65,7 @@ turns_table = Table(
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("record", Text, nullable=False),
     Index("turns_by_time", "tenant", "started_us"),
+    Index("turns_by_conversation", "tenant", "conversation", "started_us"),
 )
 entries_table = Table(
     "entries",
@@ -111,6 +114,29 @@ rollups_table = Table(
     *(Column(name, BigInteger, nullable=False) for name in SUMS),
     Index("rollups_by_time", "tenant", "bucket_us"),
 )
+# The same sums without what a question does not ask for: see policies/rollups.py.
+coarse_table = Table(
+    "coarse_rollups",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("level", String(16), primary_key=True),
+    Column("bucket_us", BigInteger, primary_key=True),
+    Column("id", String(32), primary_key=True),
+    Column("model", String(128), nullable=False),
+    Column("tier", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("end_user", String(256), nullable=False),
+    Column("tags", Text, nullable=False),
+    Column("currency", String(3), nullable=False),
+    *(Column(name, BigInteger, nullable=False) for name in SUMS),
+    sqlite_with_rowid=False,  # rows that are read together lie together
+)
+zones_table = Table(
+    "rollup_zones",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("timezone", String(64), nullable=False),
+)
 counts_table = Table(
     "turn_counts",
     metadata,
@@ -122,6 +148,17 @@ counts_table = Table(
     Column("value", String(64), nullable=False),
     Column("n", BigInteger, nullable=False),
     Index("turn_counts_by_name", "tenant", "name", "bucket_us", "value", "tier", "n"),
+)
+day_counts_table = Table(
+    "day_counts",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("name", String(16), primary_key=True),
+    Column("bucket_us", BigInteger, primary_key=True),
+    Column("tier", String(64), primary_key=True),
+    Column("value", String(64), primary_key=True),
+    Column("n", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
 # How good an answer was, by who said so; no text, and no reason why.
 outcomes_table = Table(

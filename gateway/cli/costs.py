@@ -25,7 +25,8 @@ from gateway.cli.output import (
 
 if TYPE_CHECKING:
     from gateway.tenants import Tenant
-    from policies.books import Books, CostRow
+    from policies.books import Books
+    from policies.costs import CostRow
 
 app = typer.Typer(help="What turns cost.", no_args_is_help=True)
 
@@ -196,7 +197,8 @@ def _read(
     currency: str | None,
     timezone: str | None,
 ) -> Costs:
-    from policies.books import GROUPS, day_bounds
+    from policies.books import day_bounds
+    from policies.costs import GROUPS
 
     groups = tuple(name.strip() for name in group_by.split(",") if name.strip())
     unknown = [name for name in groups if name not in GROUPS]

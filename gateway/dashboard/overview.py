@@ -14,14 +14,14 @@ from sqlalchemy import Connection, case, func, select
 
 from gateway.dashboard.view import View
 from gateway.services import Services
-from policies.books import CostRow
 from policies.budget import BudgetState, period_of
 from policies.catalog import ModelSpec
+from policies.costs import CostRow
 from policies.entry import to_us
 from policies.forecast import BurnDown, burn_down
 from policies.reports import Latencies, Span, TierShare
 from policies.savings import Savings
-from policies.tables import entries_table, unbooked_table
+from policies.tables import entries_table, rollups_table, unbooked_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,34 +192,33 @@ def filled(days: Sequence[SpendLine], span: Span, view: View) -> tuple[SpendLine
 
 
 async def check_of(wired: Services, view: View, span: Span, page_micro: int) -> Check:
-    """Return a day's sum from the ledger's own rows beside the roll-ups' and the page's."""
-    table = entries_table.c
-    is_usd = view.currency == "USD"
-    amount = table.usd_micro if is_usd else case((table.currency == view.currency, table.micro))
-    query = select(func.coalesce(func.sum(amount), 0), func.count()).where(
-        table.tenant == view.tenant.id,
-        table.opened_us >= to_us(span.start),
-        table.opened_us < to_us(span.end),
-    )
+    """Return a day's sum from the ledger's own rows beside the finest roll-ups' and the page's.
 
-    def read(connection: Connection) -> tuple[int, int]:
-        total, n_entries = connection.execute(query).one()
-        return int(total), int(n_entries)
+    The page itself is read from coarser roll-ups, so that all three come from different rows.
+    """
 
-    ledger_micro, n_entries = await wired.books.database.read(read)
-    rolled = await wired.books.costs(
-        view.tenant.id,
-        start=span.start,
-        end=span.end,
-        timezone=view.timezone,
-        group_by=(),
-        currency=view.currency,
-    )
+    def read(connection: Connection) -> tuple[int, int, int]:
+        sums: list[int] = []
+        for columns, moment in (
+            (entries_table.c, entries_table.c.opened_us),
+            (rollups_table.c, rollups_table.c.bucket_us),
+        ):
+            is_own = case((columns.currency == view.currency, columns.micro))
+            amount = columns.usd_micro if view.currency == "USD" else is_own
+            query = select(func.coalesce(func.sum(amount), 0), func.count()).where(
+                columns.tenant == view.tenant.id,
+                moment >= to_us(span.start),
+                moment < to_us(span.end),
+            )
+            sums += map(int, connection.execute(query).one())
+        return sums[0], sums[1], sums[2]
+
+    ledger_micro, n_entries, rollup_micro = await wired.books.database.read(read)
     now = wired.clock()
     return Check(
         ledger_micro=ledger_micro,
         n_entries=n_entries,
-        rollup_micro=_line(rolled[0], "", view.currency).cost_micro,
+        rollup_micro=rollup_micro,
         page_micro=page_micro,
         checked_at=now,
         lag_s=await lag_s(wired, view.tenant.id, now),

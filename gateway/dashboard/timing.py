@@ -8,7 +8,7 @@ from datetime import date, timedelta
 
 from gateway.dashboard.view import View
 from gateway.services import Services
-from policies.reports import Latencies
+from policies.reports import NO_LATENCIES, Latencies
 
 _MOST_DAYS = 14
 
@@ -25,20 +25,14 @@ class Timing:
 
 async def timing_of(wired: Services, view: View) -> Timing:
     """Return the figures of the page; days without answers are left out."""
-    tenant, span = view.tenant, view.span
-    policy = wired.policies.policy_of(tenant.id, tenant.policy)
-    tiers = []
-    for tier in policy.tiers:
-        tiers.append((tier.name, await wired.reports.latencies(tenant.id, span, tier=tier.name)))
-    days = []
-    for back in range(min(view.days, _MOST_DAYS) - 1, -1, -1):
-        day = view.today - timedelta(days=back)
-        found = await wired.reports.latencies(tenant.id, view.span_of(day, day))
-        if found.total.n:
-            days.append((day, found))
+    tenant, span = view.tenant.id, view.span
+    policy = wired.policies.policy_of(tenant, view.tenant.policy)
+    first = view.today - timedelta(days=min(view.days, _MOST_DAYS) - 1)
+    by_tier = await wired.reports.latencies_by_tier(tenant, span)
+    by_day = await wired.reports.latencies_by_day(tenant, view.span_of(first, view.today))
     return Timing(
-        overall=await wired.reports.latencies(tenant.id, span),
-        tiers=tuple(tiers),
-        days=tuple(days),
-        statuses=await wired.reports.counts(tenant.id, span, "status"),
+        overall=await wired.reports.latencies(tenant, span),
+        tiers=tuple((tier.name, by_tier.get(tier.name, NO_LATENCIES)) for tier in policy.tiers),
+        days=tuple((day, found) for day, found in by_day.items() if found.total.n),
+        statuses=await wired.reports.counts(tenant, span, "status"),
     )

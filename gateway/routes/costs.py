@@ -15,7 +15,8 @@ from gateway.errors import RequestError
 from gateway.routes.dependencies import Wired, require
 from gateway.services import Services
 from gateway.spreadsheet import FOCUS_COLUMNS, FOCUS_GROUPS, csv_text, focus_row
-from policies.books import GROUPS, CostRow, day_bounds
+from policies.books import day_bounds
+from policies.costs import GROUPS, CostRow
 from policies.reports import Span
 
 router = APIRouter()

@@ -18,7 +18,7 @@ from gateway.routes import dashboard_access, dashboard_policies, dashboard_turns
 from gateway.routes.dependencies import Wired
 from gateway.routes.page_route import PageRoute, Shown, page
 from gateway.services import Services
-from policies.books import GROUPS
+from policies.costs import GROUPS
 from policies.forecast import BurnDown
 
 router = APIRouter(prefix="/dashboard", include_in_schema=False, route_class=PageRoute)

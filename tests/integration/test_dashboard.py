@@ -149,11 +149,12 @@ async def test_first_page_answers_in_words_with_the_ledgers_own_sum(gateway, rea
     assert re.search(r"saved ₹[\d,.]+", words)
 
 
-async def test_page_says_when_ledger_and_roll_ups_disagree(gateway, reader_of):
+@pytest.mark.parametrize("table", ["rollups", "coarse_rollups"])
+async def test_page_says_when_ledger_and_roll_ups_disagree(gateway, reader_of, table):
     database = gateway.services.database
     fill(database, "demo", now=utc_now(), days=3, per_day=30)
     with database.begin() as connection:
-        connection.exec_driver_sql("UPDATE rollups SET micro = micro + 1")
+        connection.exec_driver_sql(f"UPDATE {table} SET micro = micro + 1")
 
     _, _, text = await (await reader_of(gateway.key)).get("/dashboard")
 

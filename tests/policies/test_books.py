@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
@@ -15,6 +17,7 @@ from sqlalchemy import Engine, func, select
 from policies.booking import book, parse_record
 from policies.books import Books, day_bounds
 from policies.budget import Budget, period_of
+from policies.counts import count_turns
 from policies.entry import (
     EntryClosing,
     EntryOpening,
@@ -24,7 +27,15 @@ from policies.entry import (
 )
 from policies.errors import BudgetExceeded
 from policies.ledger import LEASE_S, Ledger, ledger_keys
-from policies.tables import create_tables, entries_table, rollups_table, unbooked_table
+from policies.rollups import set_zone
+from policies.tables import (
+    coarse_table,
+    create_tables,
+    entries_table,
+    metadata,
+    rollups_table,
+    unbooked_table,
+)
 
 Opening = Callable[..., EntryOpening]
 Closing = Callable[..., EntryClosing]
@@ -267,6 +278,7 @@ async def test_a_rebuilt_counter_equals_the_sum_of_the_entries(
     assert held.state.settled_micro == 300 == await books.settled("acme", spend)
 
 
+DERIVED = (rollups_table, coarse_table)
 MODELS = st.sampled_from(["gpt", "claude", "local-small"])
 RECORDS = st.lists(
     st.tuples(
@@ -303,7 +315,7 @@ def test_ledger_rollups_and_costs_agree_to_the_last_micro_unit(
             record = orphan_records(orjson.loads(orjson.dumps(opening_to_json(entry, "s"))), moment)
         blobs.append(orjson.dumps(record))
     with engine.begin() as connection:
-        for table in (entries_table, rollups_table, entries_table.metadata.tables["turns"]):
+        for table in metadata.tables.values():
             connection.execute(table.delete())
     for index in range(n_batches):
         with engine.begin() as connection:
@@ -315,7 +327,7 @@ def test_ledger_rollups_and_costs_agree_to_the_last_micro_unit(
             table = entries_table.c
             ledger_sum = connection.execute(select(func.sum(table.micro))).scalar() or 0
             n_entries = connection.execute(select(func.count()).select_from(entries_table)).scalar()
-            before = sorted(connection.execute(rollups_table.select()).all())
+            before = [sorted(connection.execute(each.select()).all()) for each in DERIVED]
         whole = await total(books)
         assert (whole.micro, whole.attempts) == (ledger_sum, n_entries)
         assert whole.requests == len({number for number, *_ in records})
@@ -327,8 +339,115 @@ def test_ledger_rollups_and_costs_agree_to_the_last_micro_unit(
             assert sum(row.requests for row in rows) == whole.requests
         await books.rebuild()
         with engine.connect() as connection:
-            after = sorted(connection.execute(rollups_table.select()).all())
+            after = [sorted(connection.execute(each.select()).all()) for each in DERIVED]
         # Replaced orphans may leave rows of zeros, which a rebuild does not make.
-        assert [row for row in before if any(row[9:])] == after
+        for kept, made in zip(before, after, strict=True):
+            assert [row for row in kept if any(n for n in row[-12:] if isinstance(n, int))] == made
 
     asyncio.run(check())
+
+
+ZONES = st.sampled_from(["UTC", "Asia/Kolkata", "America/New_York", "Asia/Kathmandu"])
+LABELS: dict[str, Callable[[datetime], str]] = {
+    "day": lambda at: at.date().isoformat(),
+    "hour": lambda at: at.strftime("%Y-%m-%dT%H:00%z"),
+    "week": lambda at: (at.date() - timedelta(days=at.weekday())).isoformat(),
+}
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    begin=st.sampled_from([datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 10, 30, tzinfo=UTC)]),
+    quarters=st.lists(st.tuples(st.integers(0, 5 * 96), st.sampled_from(["", "ana"])), max_size=40),
+    bounds=st.tuples(st.integers(0, 5 * 96), st.integers(0, 5 * 96)),
+    kept_in=ZONES,
+    asked_in=ZONES,
+    moved_to=ZONES,
+    groups=st.sampled_from(
+        [(), ("day",), ("hour",), ("week",), ("end_user",), ("day", "end_user"), ("hour", "tag")]
+    ),
+)
+def test_any_span_of_any_zone_costs_what_its_entries_cost(
+    engine: Engine,
+    opening: Opening,
+    begin: datetime,
+    quarters: list[tuple[int, str]],
+    bounds: tuple[int, int],
+    kept_in: str,
+    asked_in: str,
+    moved_to: str,
+    groups: tuple[str, ...],
+) -> None:
+    create_tables(engine)
+    books = Books(engine, Redis())
+    first, last = (begin + timedelta(minutes=15 * n) for n in sorted(bounds))
+    expected: dict[tuple[str, ...], int] = {} if groups else {(): 0}
+    bookings = []
+    for number, (quarter, user) in enumerate(quarters):
+        at = begin + timedelta(minutes=15 * quarter, seconds=number)
+        entry = opening(number, end_user=user, tags=("a",), opened_at=at)
+        cost = {"usd_micro": 1, "micro": 3**number}
+        record = {
+            "entry": entry_to_json(entry, EntryClosing("complete", at, cost=cost), "spend"),
+            "turn": turn_of(entry),
+        }
+        bookings.append(parse_record(orjson.dumps(record), "acme"))
+        if first <= at < last:
+            own = {"end_user": user, "tag": "a"}
+            local = at.astimezone(ZoneInfo(asked_in))
+            place = tuple(own[name] if name in own else LABELS[name](local) for name in groups)
+            expected[place] = expected.get(place, 0) + 3**number
+
+    async def check() -> None:
+        with engine.begin() as connection:
+            for table in metadata.tables.values():
+                connection.execute(table.delete())
+        half = len(bookings) // 2
+        for zone, part in ((kept_in, bookings[:half]), (moved_to, bookings[half:])):
+            await books.keep_days_in({"acme": zone})
+            with engine.begin() as connection:
+                book(connection, part)
+        rows = await books.costs(
+            "acme", start=first, end=last, timezone=asked_in, group_by=groups, currency="INR"
+        )
+        assert {tuple(row.group.values()): row.micro for row in rows} == expected
+
+    asyncio.run(check())
+
+
+def test_counts_of_turns_are_the_same_from_days_and_from_quarters(
+    engine: Engine, opening: Opening
+) -> None:
+    create_tables(engine)
+    begin = datetime(2026, 10, 30, tzinfo=UTC)
+    bookings = []
+    for number in range(300):
+        entry = opening(number, opened_at=begin + timedelta(minutes=31 * number))
+        record = {"entry": None, "turn": turn_of(entry, "failed" if number % 7 else "complete")}
+        bookings.append(parse_record(orjson.dumps(record), "acme"))
+    first_us, last_us = (round((begin + timedelta(hours=h)).timestamp() * 1e6) for h in (5, 140))
+    asked = {"first_us": first_us, "last_us": last_us, "names": ["status"]}
+    with engine.begin() as connection:
+        set_zone(connection, "acme", "America/New_York")
+        book(connection, bookings)
+        by_day = {
+            zone: count_turns(connection, "acme", timezone=zone, by_day=True, **asked)  # type: ignore[arg-type]
+            for zone in ("America/New_York", "Asia/Kolkata")
+        }
+        whole = count_turns(connection, "acme", timezone="UTC", **asked)  # type: ignore[arg-type]
+    started_us = [booking.turn["started_us"] for booking in bookings if booking.turn]
+    n_within = sum(first_us <= at_us < last_us for at_us in started_us)
+    for found in (whole, *by_day.values()):
+        assert sum(found.values()) == n_within
+    for zone, found in by_day.items():
+        days = Counter(
+            datetime.fromtimestamp(at_us / 1e6, ZoneInfo(zone)).date()
+            for at_us in started_us
+            if first_us <= at_us < last_us
+        )
+        told: Counter[date] = Counter()
+        for (_, _, _, day), n in found.items():
+            told[date(1970, 1, 1) + timedelta(days=day)] += n
+        assert told == days

@@ -3,18 +3,18 @@ from __future__ import annotations
 from typing import Any
 
 from redis.asyncio import Redis
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Table, select
 
 from policies.books import Books
 from policies.erasure import anonymise, conversations_of
 from policies.ledger import Ledger
-from policies.tables import entries_table, rollups_table, turns_table
+from policies.tables import coarse_table, entries_table, rollups_table, turns_table
 from tests.policies.test_books import answer
 
 
-def rollups(engine: Engine) -> list[dict[str, Any]]:
+def rollups(engine: Engine, table: Table = rollups_table) -> list[dict[str, Any]]:
     with engine.connect() as connection:
-        rows = connection.execute(select(rollups_table).order_by(rollups_table.c.id))
+        rows = connection.execute(select(table).order_by(table.c.id))
         return [dict(row._mapping) for row in rows]
 
 
@@ -36,8 +36,11 @@ async def test_a_name_leaves_the_books_and_the_rollups_are_what_a_rebuild_makes(
     after = rollups(engine)
     assert {row["end_user"] for row in after} == {"", "adam"}
     assert sum(row["micro"] for row in after) == sum(row["micro"] for row in before) == 1000
+    coarse = rollups(engine, coarse_table)
+    assert {row["end_user"] for row in coarse} == {"", "adam"}
     await books.rebuild("acme")
     assert rollups(engine) == after
+    assert rollups(engine, coarse_table) == coarse
     with engine.connect() as connection:
         kept = [
             *connection.execute(select(turns_table)),

@@ -1,0 +1,160 @@
+"""Costs: what a tenant's turns cost, by group, from the coarsest roll-ups that can tell.
+
+Days that lie whole in the span are read as days, the rest as quarters of an hour; end users and
+tags are read only where they are asked for. Groups are summed up in the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import ColumnElement, Connection, Select, Table, case, false, func, select
+
+from policies.days import HOUR_US, offsets, whole_days
+from policies.rollups import Level, local_day, local_offset, zone_of
+from policies.tables import BUCKET_US, SUMS, coarse_table, rollups_table
+
+GROUPS = ("day", "week", "month", "hour", "model", "tier", "kind", "tag", "end_user")
+_DAYS = ("day", "week", "month")
+_NAMES = ("tag", "tags", "end_user")
+_COUNTED = (*SUMS, "foreign_usd_micro")
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """Costs of one group; `group` maps the asked keys to their values.
+
+    `requests` are turns that were not refused, `attempts` ledger entries, `unpriced` those among
+    them without a known price. `micro` is in the asked currency; what was booked while the tenant
+    counted in another one is in `usd_micro` and, on its own, in `foreign_usd_micro`.
+    """
+
+    group: Mapping[str, str]
+    requests: int
+    unpriced: int
+    input_tokens: int
+    cached_input_tokens: int
+    output_tokens: int
+    usd_micro: int
+    micro: int
+    attempts: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    foreign_usd_micro: int = 0
+    reused_input_tokens: int = 0
+    reused_output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CostQuestion:
+    """What is asked: microseconds since the epoch (end excluded), rounded out to quarter hours.
+
+    `group_by` holds any of GROUPS, or `tags` for the whole set of a turn. `currency` is that of
+    `micro`; None adds up whatever the tenant's currency was.
+    """
+
+    tenant: str
+    first_us: int
+    last_us: int
+    timezone: str
+    group_by: tuple[str, ...] = ()
+    currency: str | None = None
+
+
+def read_costs(connection: Connection, asked: CostQuestion) -> list[CostRow]:
+    """Return costs by group, in rising order of their keys."""
+    first_us = asked.first_us // BUCKET_US * BUCKET_US
+    last_us = -(-asked.last_us // BUCKET_US) * BUCKET_US
+    pieces = offsets(first_us, last_us, asked.timezone)
+    zone = ZoneInfo(asked.timezone)
+    totals: dict[tuple[str, ...], list[int]] = {}
+    for table, wanted in _sources(connection, asked, first_us, last_us, pieces):
+        query = _summed(asked, table, pieces).where(*wanted)
+        for row in connection.execute(query):
+            found = row._mapping
+            for tag in found["tags"].split("\n") if "tag" in asked.group_by else ("",):
+                place = tuple(_value(name, found, tag, zone) for name in asked.group_by)
+                sums = totals.setdefault(place, [0] * len(_COUNTED))
+                for index, name in enumerate(_COUNTED):
+                    sums[index] += int(found[name] or 0)
+    if not asked.group_by and not totals:
+        totals[()] = [0] * len(_COUNTED)
+    return [
+        CostRow(
+            dict(zip(asked.group_by, place, strict=True)),
+            **dict(zip(_COUNTED, sums, strict=True)),
+        )
+        for place, sums in sorted(totals.items())
+    ]
+
+
+def _sources(
+    connection: Connection,
+    asked: CostQuestion,
+    first_us: int,
+    last_us: int,
+    pieces: Sequence[tuple[int, int]],
+) -> Iterator[tuple[Table, list[ColumnElement[bool]]]]:
+    """Yield which rows of which tables make up the span, each moment in one of them."""
+    is_named = any(name in _NAMES for name in asked.group_by)
+    inner = (first_us, first_us)
+    if "hour" not in asked.group_by:
+        kept_in = zone_of(connection, asked.tenant)
+        asks_days = any(name in _DAYS for name in asked.group_by)
+        if not asks_days or pieces == offsets(first_us, last_us, kept_in):
+            inner = whole_days(first_us, last_us, kept_in)
+    level = Level.NAMED_DAYS if is_named else Level.DAYS
+    for start_us, end_us, is_day in (
+        (first_us, inner[0], False),
+        (*inner, True),
+        (inner[1], last_us, False),
+    ):
+        if start_us == end_us:
+            continue
+        table = rollups_table if is_named and not is_day else coarse_table
+        wanted = [
+            table.c.tenant == asked.tenant,
+            table.c.bucket_us >= start_us,
+            table.c.bucket_us < end_us,
+        ]
+        if table is coarse_table:
+            wanted.append(table.c.level == (level if is_day else Level.QUARTERS).value)
+        yield table, wanted
+
+
+def _summed(asked: CostQuestion, table: Table, pieces: Sequence[tuple[int, int]]) -> Select[Any]:
+    columns = table.c
+    kept: dict[str, ColumnElement[Any]] = {}
+    for name in asked.group_by:
+        if name in _DAYS:
+            kept["local_day"] = local_day(columns.bucket_us, pieces)
+        elif name == "hour":
+            offset = local_offset(columns.bucket_us, pieces)
+            kept["hour_us"] = (columns.bucket_us + offset) // HOUR_US * HOUR_US - offset
+        else:
+            column = "tags" if name == "tag" else name
+            kept[column] = columns[column]
+    is_any = asked.currency is None or asked.currency == "USD"
+    is_foreign: ColumnElement[bool] = false() if is_any else columns.currency != asked.currency
+    sums = [func.sum(columns[name]).label(name) for name in SUMS if name != "micro"]
+    micro = func.sum(case((is_foreign, 0), else_=columns.micro)).label("micro")
+    foreign = func.sum(case((is_foreign, columns.usd_micro), else_=0)).label("foreign_usd_micro")
+    named = [column.label(name) for name, column in kept.items()]
+    return select(*named, *sums, micro, foreign).group_by(*kept)
+
+
+def _value(name: str, row: Mapping[Any, Any], tag: str, zone: ZoneInfo) -> str:
+    if name in _DAYS:
+        day = _EPOCH + timedelta(days=int(row["local_day"]))
+        if name == "week":
+            day -= timedelta(days=day.weekday())  # its Monday
+        return f"{day:%Y-%m}" if name == "month" else day.isoformat()
+    if name == "hour":
+        at = datetime.fromtimestamp(int(row["hour_us"]) / 1e6, UTC).astimezone(zone)
+        return at.strftime("%Y-%m-%dT%H:00%z")
+    return tag if name == "tag" else str(row[name])
