@@ -15,7 +15,7 @@ from local_models.runner import Executor
 from local_models.sequence import Sequence
 from local_models.speculate import is_rarely_right
 
-_CHUNK_TOKENS = 256
+_CHUNK_TOKENS = 64
 
 
 @dataclass(slots=True)
@@ -52,6 +52,10 @@ class DraftModel:
         slot = self._slot_of(sequence.id)
         n_kept = _n_common(slot.tokens, known[:-1])
         del slot.tokens[n_kept:]
+        if len(known) - len(slot.tokens) > _CHUNK_TOKENS:
+            # A long prompt is caught up with over several steps, so that none of them is long.
+            self._run(slot, known[: len(slot.tokens) + _CHUNK_TOKENS])
+            return ()
         guesses: list[int] = []
         while len(guesses) < n_tokens:
             guesses.append(self._run(slot, [*known, *guesses]))
@@ -59,16 +63,11 @@ class DraftModel:
 
     def _run(self, slot: _Slot, tokens: list[int]) -> int:
         """Run what the slot lacks of the tokens and return their likeliest successor."""
-        best = 0
-        while len(slot.tokens) < len(tokens):
-            start = len(slot.tokens)
-            chunk = tokens[start : start + _CHUNK_TOKENS]
-            wanted = [len(chunk) - 1] if start + len(chunk) == len(tokens) else []
-            logits = self._model.forward(chunk, [Span(0, len(chunk), start, slot.pages)], wanted)
-            slot.tokens += chunk
-            if wanted:
-                best = int(logits[0].argmax())
-        return best
+        start = len(slot.tokens)
+        rows = tokens[start:]
+        logits = self._model.forward(rows, [Span(0, len(rows), start, slot.pages)], [len(rows) - 1])
+        slot.tokens += rows
+        return int(logits[0].argmax())
 
     def _slot_of(self, key: int) -> _Slot:
         slot = self._slots.pop(key, None)

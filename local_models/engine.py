@@ -151,7 +151,8 @@ class Engine:
             return events
         chosen = self._runner.run(work)
         now_s = self._clock_s()
-        share_s = (now_s - started_s) / sum(w.n_tokens + len(w.drafts) for w in work)
+        n_rows = sum(w.n_tokens + len(w.drafts) for w in work)
+        share_s = (now_s - started_s) / n_rows
         for item, result in zip(work, chosen, strict=True):
             sequence = item.sequence
             sequence.busy_s += share_s * (item.n_tokens + len(item.drafts))
@@ -164,7 +165,7 @@ class Engine:
                 self.stats.ended(sequence)
             events.append(Event(sequence, result.tokens, result.logprobs, result.finish))
         self.stats.stepped(work, now_s - started_s)
-        self.pace.ran(share_s)
+        self.pace.ran(n_rows, now_s - started_s)
         return events
 
     def fail_everything(self) -> list[Event]:

@@ -49,6 +49,14 @@ def test_a_full_batch_is_not_guessed_for(tiny):
     assert guessed.stats.drafted_tokens == 0
 
 
+def test_a_long_prompt_is_caught_up_with_over_several_steps(tiny):
+    plain = engine_with(tiny[0], None, draft_tokens=0)
+    guessed = engine_with(tiny[0], str(tiny[0]))
+    given = [[3 + at % 290 for at in range(200)]]
+    assert guessed.generate(given, GREEDY, 30) == plain.generate(given, GREEDY, 30)
+    assert guessed.stats.accepted_tokens == guessed.stats.drafted_tokens > 10
+
+
 def test_another_vocabulary_is_refused(tiny, build_tiny, tmp_path):
     build_tiny("Llama", tmp_path, vocab_size=200)
     with pytest.raises(ModelRefused, match="vocabulary"):

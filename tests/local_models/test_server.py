@@ -18,6 +18,7 @@ from local_models.config import EngineConfig
 from local_models.engine import load_engine
 from local_models.engine_thread import EngineThread
 from local_models.grammar import Grammars
+from local_models.server import _bind
 from local_models.text import TextCodec
 
 ROOT = Path(__file__).parents[2]
@@ -364,3 +365,9 @@ async def test_the_process_ends_with_its_parents_stdin_and_on_sigterm_under_load
         process.wait()
         if process.stdin and not process.stdin.closed:
             process.stdin.close()
+
+
+def test_an_answer_never_waits_for_its_peers_acknowledgement():
+    # asyncio sets TCP_NODELAY on what a listener accepts only where the protocol is named.
+    with _bind("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
