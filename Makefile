@@ -48,8 +48,8 @@ test: $(DEV_READY)
 	$(BIN)/python -m pytest $(ARGS)
 
 bench: $(DEV_READY)
-	$(BIN)/python -m benchmarks.start
-	@for script in benchmarks/*/run.py; do [ -f "$$script" ] && echo "== $$script" && $(BIN)/python "$$script" || true; done
+	@failed=0; for script in benchmarks/*/run.py; do \
+		echo "== $$script"; $(BIN)/python "$$script" || failed=1; done; exit $$failed
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

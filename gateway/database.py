@@ -5,6 +5,8 @@ SQLite gets what it needs to be shared by several processes.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ def upgrade(engine: Engine) -> str:
         sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or changed.
         alembic.util.CommandError: a later version of Turnwise has already changed the tables.
     """
-    newest = max(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+    newest = _newest_step()
     if _noted_step(engine) == newest:
         return newest
     # Only here: a gateway with nothing to bring up to date starts smaller and faster without it.
@@ -72,11 +74,32 @@ def upgrade(engine: Engine) -> str:
     return step or ""
 
 
+def upgrade_apart(url: str) -> None:
+    """Do what `upgrade` does in a process of its own, where there is something to do.
+
+    What the steps need would stay in a gateway's memory as long as it runs, 11 MB of it. Failures
+    are left to `upgrade`, which then finds the tables as they were.
+    """
+    engine = open_database(url)
+    try:
+        is_current = _noted_step(engine) == _newest_step()
+    finally:
+        engine.dispose()
+    if not is_current:
+        # On its standard input: a command line is read by every user of the machine.
+        command = (sys.executable, "-m", "gateway.database")
+        subprocess.run(command, input=url, text=True, capture_output=True, check=False)
+
+
 def step_of(connection: Connection) -> str | None:
     """Return the step that the tables stand on, None where no step was ever taken."""
     from alembic.migration import MigrationContext
 
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _newest_step() -> str:
+    return max(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def _noted_step(engine: Engine) -> str | None:
@@ -118,3 +141,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+if __name__ == "__main__":
+    upgrade(open_database(sys.stdin.read()))

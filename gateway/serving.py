@@ -24,6 +24,7 @@ import uvicorn
 from gateway.app import build_app, open_services
 from gateway.backends.engine import EngineBackend
 from gateway.backends.openai import http_session
+from gateway.database import upgrade_apart
 from gateway.process import settle_memory
 from gateway.settings import Settings, share_metrics
 from gateway.state import embedded_redis
@@ -41,6 +42,7 @@ def serve(settings: Settings) -> None:
     Raises:
         gateway.errors.ChildFailed, policies.errors.PolicyError, OSError: it could not start.
     """
+    upgrade_apart(settings.ledger.url)
     listening = _listen(settings)
     if settings.server.workers == 1:
         _run(serve_on(settings, listening))

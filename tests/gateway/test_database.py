@@ -6,12 +6,14 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import orjson
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.util import CommandError
 from sqlalchemy import select
 
 from gateway import audit, tenants
-from gateway.database import open_database, upgrade
+from gateway.database import open_database, step_of, upgrade, upgrade_apart
 from policies import store, tables
 
 
@@ -39,6 +41,27 @@ def test_two_processes_that_start_on_a_fresh_database_both_come_up(tmp_path: Pat
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         steps = list(pool.map(upgraded, [path] * 4))
     assert steps == ["0005"] * 4
+
+
+def test_a_process_apart_brings_the_tables_up_to_date(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    upgrade_apart(url)
+    engine = open_database(url)
+    with engine.connect() as connection:
+        step = step_of(connection)
+    assert step == upgrade(engine)
+    engine.dispose()
+
+
+def test_what_a_process_apart_cannot_do_is_told_by_the_upgrade_that_follows(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    upgraded(f"{tmp_path}/ledger.db")
+    with sqlite3.connect(tmp_path / "ledger.db") as later:
+        later.execute("UPDATE alembic_version SET version_num = '9999'")
+    later.close()
+    upgrade_apart(url)
+    with pytest.raises(CommandError, match="9999"):
+        upgraded(f"{tmp_path}/ledger.db")
 
 
 def test_a_database_from_before_the_steps_is_adopted_with_its_turns(tmp_path: Path) -> None:
