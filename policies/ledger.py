@@ -1,14 +1,14 @@
 """The hot side of the ledger: hold money and open an entry, then close it, each in one Lua script.
 
-Owns the Redis keys of money. Every entry that is closed goes to the tenant's stream in the same
-script; `books.py` takes it from there into SQL. A turn of one attempt costs two round trips.
-Knows no prices: amounts arrive in micro-units. Keys of one tenant share one hash slot; only the
-set of all tenants, written once per process and tenant, lives in another.
+Every entry that is closed goes to the tenant's stream in the same script; `books.py` takes it from
+there into SQL. A turn of one attempt costs two round trips. Knows no prices: amounts arrive in
+micro-units. Keys of one tenant share one hash slot; only the set of all tenants, written once per
+process and tenant, lives in another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -16,9 +16,8 @@ from weakref import WeakValueDictionary
 
 import orjson
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from policies.budget import Budget, BudgetState, Period, period_of
+from policies.budget import Budget, BudgetState
 from policies.entry import (
     EntryClosing,
     EntryOpening,
@@ -28,7 +27,8 @@ from policies.entry import (
     orphan_records,
 )
 from policies.errors import BudgetExceeded, LedgerUnavailable, TooManyOpen
-from policies.reservation import LedgerKeys, Reservation, ledger_keys, state_of
+from policies.reservation import LedgerKeys, Place, Reservation, ledger_keys
+from policies.spending import UNAVAILABLE, SettledInBooks, Spending
 
 __all__ = [
     "EntryClosing",
@@ -41,9 +41,6 @@ __all__ = [
     "ledger_keys",
 ]
 
-SettledInBooks = Callable[[str, Period, str], Awaitable[int]]
-"""(tenant, period, currency) -> micro-units booked in it, with nothing left in the stream."""
-
 LEASE_S = 75.0  # a crashed gateway's holds come back within this and one sweep
 TENANTS_KEY = "tw:{ledger}:tenants"
 MAX_ATTEMPTS = 8
@@ -51,7 +48,6 @@ _KEEP_SPEND = timedelta(days=40)
 _ORPHAN_S = 86_400  # how long the true end of an orphan may come late and still be counted
 _MAX_EXACT = 2**53 - 1  # Lua counts in doubles
 _SEED_ATTEMPTS = 5
-_UNAVAILABLE = (RedisError, OSError, TimeoutError)
 
 
 class Ledger:
@@ -74,13 +70,12 @@ class Ledger:
     ) -> None:
         self._redis = redis
         self._clock = clock
-        self._settled_in_books = settled_in_books
+        self._spending = Spending(redis, clock, settled_in_books)
         self._reserve = redis.register_script(_lua("reserve"))
+        self._extend = redis.register_script(_lua("extend"))
         self._close = redis.register_script(_lua("close"))
         self._live: WeakValueDictionary[str, Reservation] = WeakValueDictionary()
         self._unsent: dict[str, Reservation] = {}
-        self._states: dict[str, tuple[str, float, BudgetState]] = {}
-        self._periods: dict[tuple[str, str], Period] = {}
         self._registered: set[str] = set()
         self.touched: set[str] = set()
 
@@ -109,49 +104,47 @@ class Ledger:
             LedgerUnavailable: Redis does not answer, or the budget is in a currency in which this
                 tenant's entries are not kept.
         """
-        tenant = opening.tenant
-        if budget is not None and budget.currency not in ("USD", opening.currency):
-            raise LedgerUnavailable(
-                f"The budget is in {budget.currency}, but {tenant} counts in {opening.currency}: "
-                f"put a policy with a budget in {opening.currency} or USD."
-            )
-        period, keys = self._place(tenant, budget, opening.currency)
-        currency = budget.currency if budget else opening.currency
-        limit_micro = budget.refuses_at_micro if budget else -1
+        place = self._place_of(opening, budget)
         worst_micro = max(0, min(max(worst_micro or 0, hold_micro), _MAX_EXACT))
         hold_micro = max(0, min(hold_micro, worst_micro))
-        most_micro = limit_micro + (budget.overshoot_micro if budget else 0)
-        args = [
-            opening.id,
-            orjson.dumps(opening_to_json(opening, keys.spend)),
-            hold_micro,
-            limit_micro,
-            self._lease_until(),
-            int((period.end + _KEEP_SPEND).timestamp()),
-        ]
-        outcome, settled, reserved = await self._reserve_on(
-            keys,
-            args,
-            [-1 if max_open is None else max_open, worst_micro, most_micro],
-            tenant,
-            period,
-            currency,
+        outcome, settled, reserved = await self._reserve_at(
+            place, opening, hold_micro, worst_micro, -1 if max_open is None else max_open
         )
         if outcome == 3 and max_open is not None:
-            raise TooManyOpen(tenant, max_open)
-        state = self._note_state(tenant, keys, budget, period, currency, settled, reserved)
-        if outcome == 0 and budget is not None:
-            raise BudgetExceeded(
-                tenant,
-                limit_micro=budget.limit_micro,
-                left_micro=max(0, limit_micro - settled - reserved),
-                hold_micro=hold_micro,
-                currency=budget.currency,
-                resets_at=period.end,
-            )
-        reservation = Reservation(opening, keys, budget, period, hold_micro, state)
+            raise TooManyOpen(place.tenant, max_open)
+        state = self._spending.note(place, settled, reserved)
+        if outcome == 0:
+            raise _exceeded(place, state, hold_micro)
+        reservation = Reservation(opening, place, hold_micro, worst_micro, state)
         self._live[opening.id] = reservation
         return reservation
+
+    async def extend(self, reservation: Reservation, hold_micro: int, worst_micro: int) -> None:
+        """Raise a hold to at least so much: what an attempt cost is kept beside what may follow.
+
+        Raises:
+            BudgetExceeded: that does not fit what is left; the entry and its hold stay.
+            LedgerUnavailable: Redis does not answer, or does not know the entry any more.
+        """
+        place = reservation.place
+        worst_micro = min(max(worst_micro, hold_micro), _MAX_EXACT)
+        hold_micro = min(hold_micro, worst_micro)
+        if hold_micro <= reservation.hold_micro and worst_micro <= reservation.worst_micro:
+            return
+        entry_id, bounds = reservation.opening.id, _bounds(place)
+        try:
+            outcome, settled, reserved = await self._extend(
+                [place.keys.spend, place.keys.open], [entry_id, hold_micro, worst_micro, *bounds]
+            )
+        except UNAVAILABLE as error:
+            raise LedgerUnavailable("No more money can be held now.") from error
+        if outcome == 2:
+            raise LedgerUnavailable(f"No more money can be held: {entry_id} is not open any more.")
+        reservation.state = self._spending.note(place, settled, reserved)
+        if outcome == 0:
+            raise _exceeded(place, reservation.state, hold_micro - reservation.hold_micro)
+        reservation.hold_micro = max(hold_micro, reservation.hold_micro)
+        reservation.worst_micro = max(worst_micro, reservation.worst_micro)
 
     async def next_attempt(
         self, reservation: Reservation, closing: EntryClosing, opening: EntryOpening
@@ -199,7 +192,7 @@ class Ledger:
         try:
             await self._register(tenant)
             await self._redis.xadd(ledger_keys(tenant).stream, {"e": blob})
-        except _UNAVAILABLE as error:
+        except UNAVAILABLE as error:
             raise LedgerUnavailable("The turn cannot be recorded.") from error
         self.touched.add(tenant)
 
@@ -218,26 +211,18 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
-        period, keys = self._place(tenant, budget, currency)
-        currency = budget.currency if budget else currency
-        spend, at_s, known = self._states.get(tenant, ("", 0.0, None))
-        if known and spend == keys.spend and self._clock().timestamp() - at_s < max_age_s:
-            return state_of(budget, period, currency, known.settled_micro, known.reserved_micro)
-        try:
-            counts = await self._redis.hmget(keys.spend, ["settled", "reserved"])
-            settled, reserved = (int(count or 0) for count in counts)
-            if counts[0] is None and self._settled_in_books is not None:
-                settled = await self._settled_in_books(tenant, period, currency)
-        except _UNAVAILABLE as error:
-            raise LedgerUnavailable("The budget cannot be read.") from error
-        return self._note_state(tenant, keys, budget, period, currency, settled, reserved)
+        return await self._spending.state(self._spending.place(tenant, budget, currency), max_age_s)
+
+    def known_states(self) -> Iterator[tuple[Place, BudgetState]]:
+        """Yield what this process was told last of each tenant's running period."""
+        return self._spending.known()
 
     async def renew(self) -> None:
         """Extend the leases of this process's open entries; called well within `LEASE_S`."""
         lease = self._lease_until()
         by_key: dict[str, dict[str, float]] = {}
         for entry_id, reservation in list(self._live.items()):
-            by_key.setdefault(reservation.keys.leases, {})[entry_id] = lease
+            by_key.setdefault(reservation.place.keys.leases, {})[entry_id] = lease
         for key, members in by_key.items():
             await self._redis.zadd(key, members, xx=True)
 
@@ -291,40 +276,43 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
-        if self._settled_in_books is None:
+        if self._spending.settled_in_books is None:
             return 0
-        self._states.pop(tenant, None)
-        n_counters = 0
-        pattern = ledger_keys(tenant).spend.rstrip(":") + ":*"
-        try:
-            async for key in self._redis.scan_iter(pattern, count=1000):
-                n_counters += await self._redis.hdel(key, "settled")
-        except _UNAVAILABLE as error:
-            raise LedgerUnavailable("The counters cannot be rebuilt now.") from error
-        return n_counters
+        return await self._spending.forget(tenant)
 
-    async def _reserve_on(
-        self,
-        keys: LedgerKeys,
-        args: list[Any],
-        bounds: list[int],
-        tenant: str,
-        period: Period,
-        currency: str,
+    def _place_of(self, opening: EntryOpening, budget: Budget | None) -> Place:
+        if budget is not None and budget.currency not in ("USD", opening.currency):
+            raise LedgerUnavailable(
+                f"The budget is in {budget.currency}, but {opening.tenant} counts in "
+                f"{opening.currency}: put a policy with a budget in {opening.currency} or USD."
+            )
+        return self._spending.place(opening.tenant, budget, opening.currency)
+
+    async def _reserve_at(
+        self, place: Place, opening: EntryOpening, hold_micro: int, worst_micro: int, max_open: int
     ) -> tuple[int, int, int]:
-        names = [keys.spend, keys.open, keys.leases, keys.stream]
-        seed, seen = ("", "") if self._settled_in_books else ("0", "")
+        keys = place.keys
+        limit_micro, most_micro = _bounds(place)
+        first: list[Any] = [
+            opening.id,
+            orjson.dumps(opening_to_json(opening, keys.spend)),
+            hold_micro,
+        ]
+        first += [limit_micro, self._lease_until(), _expiry_of(place)]
+        last = [max_open, worst_micro, most_micro]
+        settled_in_books = self._spending.settled_in_books
+        seed, seen = ("", "") if settled_in_books else ("0", "")
         try:
-            await self._register(tenant)
+            await self._register(place.tenant)
             for _ in range(_SEED_ATTEMPTS):
-                outcome, settled, reserved, *last = await self._reserve(
-                    names, [*args, seed, seen, *bounds]
+                outcome, settled, reserved, *newest = await self._reserve(
+                    [keys.spend, keys.open, keys.leases, keys.stream], [*first, seed, seen, *last]
                 )
-                if outcome != 2 or self._settled_in_books is None:
+                if outcome != 2 or settled_in_books is None:
                     return outcome, settled, reserved
-                seen = last[0]
-                seed = str(await self._settled_in_books(tenant, period, currency))
-        except _UNAVAILABLE as error:
+                seen = newest[0]
+                seed = str(await settled_in_books(place.tenant, place.period, place.currency))
+        except UNAVAILABLE as error:
             raise LedgerUnavailable("Money cannot be held: the ledger does not answer.") from error
         raise LedgerUnavailable("Money cannot be held: the books change faster than they are read.")
 
@@ -335,7 +323,7 @@ class Ledger:
         turn_record: Mapping[str, Any] | None,
         following: EntryOpening | None,
     ) -> None:
-        opening, spend = reservation.opening, reservation.keys.spend
+        opening, spend = reservation.opening, reservation.place.keys.spend
         turn = None if turn_record is None else dict(turn_record)
         record = {"entry": entry_to_json(opening, closing, spend), "turn": turn}
         blob = orjson.dumps(opening_to_json(following, spend)) if following else b""
@@ -346,8 +334,7 @@ class Ledger:
 
     async def _send(self, reservation: Reservation) -> None:
         """Send the kept closings in their order; Redis counts each once, however often it comes."""
-        keys, tenant = reservation.keys, reservation.opening.tenant
-        budget, period = reservation.budget, reservation.period
+        place, keys = reservation.place, reservation.place.keys
         names = [keys.spend, keys.open, keys.leases, keys.stream, keys.orphans]
         # One sender at a time: a closing that arrives late must not open its next attempt again.
         async with reservation.turnstile:
@@ -356,13 +343,11 @@ class Ledger:
                     reply = await self._close(
                         names, [*reservation.unsent[0], self._lease_until(), ""]
                     )
-                except _UNAVAILABLE as error:
+                except UNAVAILABLE as error:
                     raise LedgerUnavailable("An entry cannot be closed now.") from error
                 del reservation.unsent[0]
-                self.touched.add(tenant)
-                reservation.state = self._note_state(
-                    tenant, keys, budget, period, reservation.state.currency, reply[1], reply[2]
-                )
+                self.touched.add(place.tenant)
+                reservation.state = self._spending.note(place, reply[1], reply[2])
             self._unsent.pop(reservation.opening.request_id, None)
             if reservation.is_settled:
                 self._live.pop(reservation.opening.id, None)
@@ -390,32 +375,32 @@ class Ledger:
             await self._redis.sadd(TENANTS_KEY, tenant)
             self._registered.add(tenant)
 
-    def _note_state(
-        self,
-        tenant: str,
-        keys: LedgerKeys,
-        budget: Budget | None,
-        period: Period,
-        currency: str,
-        settled: int,
-        reserved: int,
-    ) -> BudgetState:
-        state = state_of(budget, period, currency, settled, reserved)
-        self._states[tenant] = (keys.spend, self._clock().timestamp(), state)
-        return state
-
-    def _place(
-        self, tenant: str, budget: Budget | None, currency: str
-    ) -> tuple[Period, LedgerKeys]:
-        kind, timezone = (budget.period, budget.timezone) if budget else ("month", "UTC")
-        now = self._clock()
-        period = self._periods.get((kind, timezone))
-        if period is None or not period.start <= now < period.end:
-            period = self._periods[kind, timezone] = period_of(kind, timezone, now)
-        return period, ledger_keys(tenant, period.key, budget.currency if budget else currency)
-
     def _lease_until(self) -> float:
         return self._clock().timestamp() + LEASE_S
+
+
+def _bounds(place: Place) -> tuple[int, int]:
+    """Return what expected costs stay within, and worst ones; -1 without a budget."""
+    budget = place.budget
+    if budget is None:
+        return -1, -1
+    return budget.refuses_at_micro, budget.refuses_at_micro + budget.overshoot_micro
+
+
+def _expiry_of(place: Place) -> int:
+    return int((place.period.end + _KEEP_SPEND).timestamp())
+
+
+def _exceeded(place: Place, state: BudgetState, hold_micro: int) -> BudgetExceeded:
+    limit_micro, _ = _bounds(place)
+    return BudgetExceeded(
+        place.tenant,
+        limit_micro=state.limit_micro or 0,
+        left_micro=max(0, limit_micro - state.settled_micro - state.reserved_micro),
+        hold_micro=hold_micro,
+        currency=place.currency,
+        resets_at=place.period.end,
+    )
 
 
 def _lua(name: str) -> str:

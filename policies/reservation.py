@@ -35,6 +35,32 @@ def ledger_keys(tenant: str, period_key: str = "", currency: str = "") -> Ledger
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a turn's money is counted: the tenant's running period, in the budget's currency.
+
+    Without a budget it is counted in the tenant's own currency.
+    """
+
+    tenant: str
+    budget: Budget | None
+    period: Period
+    keys: LedgerKeys
+    currency: str
+
+    def state(self, settled: int, reserved: int) -> BudgetState:
+        """Return the state of the budget, or of a tenant without one, from its two counters."""
+        budget = self.budget
+        return BudgetState(
+            limit_micro=budget.limit_micro if budget else None,
+            settled_micro=settled,
+            reserved_micro=reserved,
+            currency=self.currency,
+            period=budget.period if budget else None,
+            resets_at=self.period.end if budget else None,
+        )
+
+
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Reservation:
     """Money held for a turn, and the entry that is open now; `state` is as of the last script.
@@ -44,25 +70,10 @@ class Reservation:
     """
 
     opening: EntryOpening
-    keys: LedgerKeys
-    budget: Budget | None
-    period: Period
+    place: Place
     hold_micro: int
+    worst_micro: int
     state: BudgetState
     is_settled: bool = False
     unsent: list[list[Any]] = field(default_factory=list)
     turnstile: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
-
-
-def state_of(
-    budget: Budget | None, period: Period, currency: str, settled: int, reserved: int
-) -> BudgetState:
-    """Return the state of a budget, or of a tenant without one, from its two counters."""
-    return BudgetState(
-        limit_micro=budget.limit_micro if budget else None,
-        settled_micro=settled,
-        reserved_micro=reserved,
-        currency=currency,
-        period=budget.period if budget else None,
-        resets_at=period.end if budget else None,
-    )

@@ -335,7 +335,7 @@ async def test_what_open_turns_can_cost_at_worst_passes_the_limit_by_the_oversho
         await ledger.settle(reservation, closing(2_000_000), {})
     state = await ledger.state("acme", budget, "INR")
     assert (state.settled_micro, state.reserved_micro) == (14_000_000, 0)
-    _, keys = ledger._place("acme", budget, "INR")
+    keys = ledger._spending.place("acme", budget, "INR").keys
     assert int(await redis.hget(keys.spend, "exposed")) == 0
 
 
@@ -348,3 +348,53 @@ async def test_expected_costs_never_pass_the_limit_itself(
         await ledger.reserve(opening(number), budget, 2_000_000, worst_micro=9_000_000)
     with pytest.raises(BudgetExceeded):
         await ledger.reserve(opening(9), budget, 1, worst_micro=1)
+
+
+async def test_a_hold_is_raised_by_what_is_missing_and_given_back_whole(
+    ledger: Ledger, opening: Opening, closing: Closing
+) -> None:
+    held = await ledger.reserve(opening(n=1), BUDGET, 4_000_000)
+    await ledger.extend(held, 6_000_000, 6_000_000)
+    assert held.state.reserved_micro == 6_000_000
+    await ledger.extend(held, 5_000_000, 5_000_000)  # it is more already
+    await ledger.next_attempt(held, closing(2_000_000, "failed"), opening(n=2))
+    assert (held.state.settled_micro, held.state.reserved_micro) == (2_000_000, 6_000_000)
+    state = await ledger.settle(held, closing(4_000_000), {})
+    assert (state.settled_micro, state.reserved_micro) == (6_000_000, 0)
+
+
+async def test_a_hold_that_cannot_be_raised_stays_as_it_was(
+    ledger: Ledger, redis: Redis, opening: Opening, closing: Closing
+) -> None:
+    held = await ledger.reserve(opening(1), BUDGET, 4_000_000)
+    await ledger.reserve(opening(2), BUDGET, 5_000_000)
+    with pytest.raises(BudgetExceeded):
+        await ledger.extend(held, 5_000_001, 5_000_001)
+    state = await ledger.state("acme", BUDGET, "INR")
+    assert (state.settled_micro, state.reserved_micro) == (0, 9_000_000)
+    await ledger.settle(held, closing(4_000_000), {})
+    state = await ledger.state("acme", BUDGET, "INR")
+    assert (state.settled_micro, state.reserved_micro) == (4_000_000, 5_000_000)
+
+
+async def test_worst_cases_that_are_raised_stay_within_the_overshoot(
+    ledger: Ledger, redis: Redis, opening: Opening, closing: Closing
+) -> None:
+    budget = Budget(10_000_000, "INR", overshoot_micro=2_000_000)
+    held = await ledger.reserve(opening(), budget, 1_000_000, worst_micro=9_000_000)
+    await ledger.extend(held, 2_000_000, 12_000_000)
+    with pytest.raises(BudgetExceeded):
+        await ledger.extend(held, 2_000_000, 12_000_001)
+    await ledger.settle(held, closing(1), {})
+    spend = held.place.keys.spend
+    assert [int(n or 0) for n in await redis.hmget(spend, ["reserved", "exposed"])] == [0, 0]
+
+
+async def test_the_hold_of_an_entry_that_was_swept_cannot_be_raised(
+    ledger: Ledger, clock: Any, opening: Opening
+) -> None:
+    held = await ledger.reserve(opening(), BUDGET, 1_000)
+    clock.advance(LEASE_S + 1)
+    await ledger.sweep()
+    with pytest.raises(LedgerUnavailable, match="is not open any more"):
+        await ledger.extend(held, 2_000, 2_000)
