@@ -25,6 +25,7 @@ from gateway.app import build_app, open_services
 from gateway.backends.engine import EngineBackend
 from gateway.backends.openai import http_session
 from gateway.database import upgrade_apart
+from gateway.http_protocol import HttpProtocol
 from gateway.process import settle_memory
 from gateway.settings import Settings, share_metrics
 from gateway.state import embedded_redis
@@ -55,6 +56,7 @@ async def serve_on(settings: Settings, listening: socket.socket) -> None:
     async with open_services(settings) as services:
         config = uvicorn.Config(
             build_app(services),
+            http=HttpProtocol,
             lifespan="off",
             log_config=None,
             access_log=False,

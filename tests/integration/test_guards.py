@@ -2,13 +2,18 @@
 
 import asyncio
 import io
+import json
 import os
 import signal
 from dataclasses import replace
 
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+from gateway.app import build_app
 from gateway.errors import ChildFailed
+from gateway.http_protocol import HttpProtocol
 from gateway.settings import RedisSettings
 from gateway.state import embedded_redis
 from tests.integration.conftest import running
@@ -233,6 +238,21 @@ async def test_a_named_turn_while_redis_is_away_is_kept_and_stored_later(own_red
         "meanwhile",
         "Hello there",
     ]
+
+
+async def test_a_method_that_http_does_not_know_gets_the_contracts_error(gateway):
+    config = uvicorn.Config(build_app(gateway.services), http=HttpProtocol, log_config=None)
+    listening = await asyncio.get_running_loop().create_server(
+        lambda: HttpProtocol(config, ServerState(), {}), "127.0.0.1", 0
+    )
+    async with listening:
+        reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+        writer.write(b"BREW /v1/models HTTP/1.1\r\nhost: tea\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.startswith(b"HTTP/1.1 405 ")
+    assert b"x-request-id: req_" in head
+    assert json.loads(body)["error"]["code"] == "method_not_allowed"
 
 
 async def test_numbers_that_json_lacks_are_refused_by_chat(gateway):
