@@ -15,12 +15,14 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Connection, Select, Table, case, false, func, select
 
 from policies.days import HOUR_US, offsets, whole_days
-from policies.rollups import Level, local_day, local_offset, zone_of
+from policies.rollups import KEPT, Level, local_day, local_offset, zone_of
 from policies.tables import BUCKET_US, SUMS, coarse_table, rollups_table
 
 GROUPS = ("day", "week", "month", "hour", "model", "tier", "kind", "tag", "end_user")
 _DAYS = ("day", "week", "month")
-_NAMES = ("tag", "tags", "end_user")
+_MOMENTS = (*_DAYS, "hour")
+_COLUMNS = {"tag": "tags"}
+_FINE = Level.QUARTERS
 _COUNTED = (*SUMS, "foreign_usd_micro")
 _EPOCH = date(1970, 1, 1)
 
@@ -101,14 +103,16 @@ def _sources(
     pieces: Sequence[tuple[int, int]],
 ) -> Iterator[tuple[Table, list[ColumnElement[bool]]]]:
     """Yield which rows of which tables make up the span, each moment in one of them."""
-    is_named = any(name in _NAMES for name in asked.group_by)
+    columns = {_COLUMNS.get(name, name) for name in asked.group_by if name not in _MOMENTS}
+    # Levels stand coarsest first: the first that tells apart what is asked for has fewest rows.
+    level = next(each for each, kept in KEPT.items() if each is not _FINE and columns <= {*kept})
+    is_coarse = columns <= {*KEPT[_FINE]}
     inner = (first_us, first_us)
     if "hour" not in asked.group_by:
         kept_in = zone_of(connection, asked.tenant)
         asks_days = any(name in _DAYS for name in asked.group_by)
         if not asks_days or pieces == offsets(first_us, last_us, kept_in):
             inner = whole_days(first_us, last_us, kept_in)
-    level = Level.NAMED_DAYS if is_named else Level.DAYS
     for start_us, end_us, is_day in (
         (first_us, inner[0], False),
         (*inner, True),
@@ -116,14 +120,14 @@ def _sources(
     ):
         if start_us == end_us:
             continue
-        table = rollups_table if is_named and not is_day else coarse_table
+        table = coarse_table if is_day or is_coarse else rollups_table
         wanted = [
             table.c.tenant == asked.tenant,
             table.c.bucket_us >= start_us,
             table.c.bucket_us < end_us,
         ]
         if table is coarse_table:
-            wanted.append(table.c.level == (level if is_day else Level.QUARTERS).value)
+            wanted.append(table.c.level == (level if is_day else _FINE).value)
         yield table, wanted
 
 
@@ -137,7 +141,7 @@ def _summed(asked: CostQuestion, table: Table, pieces: Sequence[tuple[int, int]]
             offset = local_offset(columns.bucket_us, pieces)
             kept["hour_us"] = (columns.bucket_us + offset) // HOUR_US * HOUR_US - offset
         else:
-            column = "tags" if name == "tag" else name
+            column = _COLUMNS.get(name, name)
             kept[column] = columns[column]
     is_any = asked.currency is None or asked.currency == "USD"
     is_foreign: ColumnElement[bool] = false() if is_any else columns.currency != asked.currency

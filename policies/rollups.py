@@ -1,10 +1,10 @@
 """Roll-ups: sums of the ledger, coarser and coarser, added to in the transaction of the booking.
 
 `rollups` holds quarters of an hour with every dimension. `coarse_rollups` holds the same sums at
-three levels, from which most questions are answered: quarters of an hour without end users and
-tags, whole days with everything, whole days without. Days are those of the zone that a tenant's
-row of `rollup_zones` names (UTC without one); `set_zone` changes it. Everything here runs
-inside one transaction of the caller.
+several levels, each with the dimensions that one sort of question asks for, so that a page reads
+hundreds of rows and not a month of them. Days are those of the zone that a tenant's row of
+`rollup_zones` names (UTC without one); `set_zone` changes it. Everything here runs inside one
+transaction of the caller.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import (
@@ -40,15 +41,31 @@ from policies.tables import (
 
 Values = dict[str, Any]
 _CHUNK = 1000
-_NAMES = ("end_user", "tags")
+_PLACE = itemgetter(*DIMENSIONS)
 
 
 class Level(StrEnum):
-    """How coarse a row of `coarse_rollups` is; `NAMED_DAYS` alone keep end users and tags."""
+    """How coarse a row of `coarse_rollups` is."""
 
     QUARTERS = "quarters"
     DAYS = "days"
+    USER_DAYS = "user_days"
+    TAG_DAYS = "tag_days"
     NAMED_DAYS = "named_days"
+
+
+# What rows of a level tell apart, beside tenant, time and currency; the rest is the empty text.
+KEPT: Mapping[Level, tuple[str, ...]] = {
+    Level.QUARTERS: ("model", "tier", "kind"),
+    Level.DAYS: ("model", "tier", "kind"),
+    Level.USER_DAYS: ("end_user",),
+    Level.TAG_DAYS: ("tags",),
+    Level.NAMED_DAYS: ("model", "tier", "kind", "end_user", "tags"),
+}
+_DROPPED = {
+    level: dict.fromkeys((name for name in KEPT[Level.NAMED_DAYS] if name not in kept), "")
+    for level, kept in KEPT.items()
+}
 
 
 def add_to_rollups(connection: Connection, increments: Iterable[Mapping[str, Any]]) -> None:
@@ -65,15 +82,17 @@ def add_to_rollups(connection: Connection, increments: Iterable[Mapping[str, Any
 
 def merged(increments: Iterable[Mapping[str, Any]]) -> list[Values]:
     """Return the sum of the increments of each place, with the digest that names it."""
-    found: dict[str, Values] = {}
+    found: dict[tuple[Any, ...], Values] = {}
     for increment in increments:
-        place = _digest(increment)
+        place = (increment.get("level", ""), *_PLACE(increment))
         into = found.get(place)
         if into is None:
-            found[place] = {**increment, "id": place}
+            found[place] = dict(increment)
         else:
             for name in SUMS:
                 into[name] += increment[name]
+    for place, row in found.items():
+        row["id"] = _digest(place)
     return list(found.values())
 
 
@@ -146,10 +165,9 @@ def local_offset(
 def _coarse(row: Mapping[str, Any], timezone: str) -> Iterator[Values]:
     """Yield what a row of `rollups` adds to each level."""
     start_us = day_start_us(row["bucket_us"], timezone)
-    nobody = dict.fromkeys(_NAMES, "")
-    yield {**row, **nobody, "level": Level.QUARTERS}
-    yield {**row, **nobody, "level": Level.DAYS, "bucket_us": start_us}
-    yield {**row, "level": Level.NAMED_DAYS, "bucket_us": start_us}
+    for level, dropped in _DROPPED.items():
+        bucket_us = row["bucket_us"] if level is Level.QUARTERS else start_us
+        yield {**row, **dropped, "level": level.value, "bucket_us": bucket_us}
 
 
 def _summed(connection: Connection, level: Level, tenant: str, timezone: str) -> Select[Any] | None:
@@ -162,8 +180,7 @@ def _summed(connection: Connection, level: Level, tenant: str, timezone: str) ->
     moment: ColumnElement[int] = table.bucket_us
     if level is not Level.QUARTERS:
         moment = local_day(moment, offsets(int(first_us), int(last_us), timezone))
-    dropped = () if level is Level.NAMED_DAYS else _NAMES
-    kept = [name for name in DIMENSIONS if name not in ("bucket_us", *dropped)]
+    kept = ("tenant", *KEPT[level], "currency")
     return (
         select(
             func.min(table.bucket_us).label("bucket_us"),
@@ -178,14 +195,11 @@ def _summed(connection: Connection, level: Level, tenant: str, timezone: str) ->
 def _placed(found: Row[Any], level: Level, timezone: str) -> Values:
     # PostgreSQL sums big integers into decimals.
     sums = {name: int(found._mapping[name]) for name in SUMS}
-    row = {**dict.fromkeys(_NAMES, ""), **found._mapping, **sums, "level": level}
+    row = {**_DROPPED[level], **found._mapping, **sums, "level": level.value}
     if level is not Level.QUARTERS:
         row["bucket_us"] = day_start_us(row["bucket_us"], timezone)
-    return {**row, "id": _digest(row)}
+    return {**row, "id": _digest((row["level"], *_PLACE(row)))}
 
 
-def _digest(row: Mapping[str, Any]) -> str:
-    place = "\0".join(str(row[name]) for name in DIMENSIONS)
-    if "level" in row:
-        place = f"{row['level']}\0{place}"
-    return blake2b(place.encode(), digest_size=16).hexdigest()
+def _digest(place: Iterable[Any]) -> str:
+    return blake2b("\0".join(map(str, place)).encode(), digest_size=16).hexdigest()

@@ -64,7 +64,12 @@ turns_table = Table(
     Column("input_tokens", BigInteger, nullable=False, server_default="0"),
     Column("output_tokens", BigInteger, nullable=False, server_default="0"),
     Column("record", Text, nullable=False),
-    Index("turns_by_time", "tenant", "started_us"),
+    # Wide, so that looking for what few turns have reads no turn that has it not.
+    Index(
+        "turns_by_time",
+        *("tenant", "started_us", "model", "tier", "status", "reason", "cache"),
+        *("end_user", "conversation"),
+    ),
     Index("turns_by_conversation", "tenant", "conversation", "started_us"),
 )
 entries_table = Table(

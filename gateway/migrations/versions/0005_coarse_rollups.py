@@ -1,4 +1,4 @@
-"""Roll-ups without what most questions do not ask for, and turns found by their conversation."""
+"""Roll-ups without what most questions do not ask for; turns found by conversation and filter."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,13 @@ _SUMS = (
     *("cache_write_tokens", "output_tokens", "reasoning_tokens"),
     *("reused_input_tokens", "reused_output_tokens", "usd_micro", "micro"),
 )
+_INDEXES = {
+    "turns_by_time": (
+        *("tenant", "started_us", "model", "tier", "status", "reason", "cache"),
+        *("end_user", "conversation"),
+    ),
+    "turns_by_conversation": ("tenant", "conversation", "started_us"),
+}
 
 
 def upgrade() -> None:
@@ -48,9 +55,6 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     metadata.create_all(op.get_bind())
-    op.create_index(
-        "turns_by_conversation",
-        "turns",
-        ["tenant", "conversation", "started_us"],
-        if_not_exists=True,
-    )
+    op.drop_index("turns_by_time", "turns", if_exists=True)
+    for name, columns in _INDEXES.items():
+        op.create_index(name, "turns", list(columns), if_not_exists=True)
