@@ -40,6 +40,7 @@ from memory.errors import (
 )
 from policies.errors import (
     BudgetExceeded,
+    CostCapExceeded,
     DocumentErrors,
     LedgerUnavailable,
     PolicyConflict,
@@ -158,6 +159,8 @@ def _of_policies(error: BaseException) -> HttpError | None:
             return HttpError(
                 429, "insufficient_quota", "budget_exceeded", str(error), None, headers
             )
+        case CostCapExceeded():
+            return HttpError(400, _INVALID, "no_tier_allowed", str(error), None, _FINAL)
         case TooManyOpen():
             headers = {"retry-after": "1"}
             return HttpError(

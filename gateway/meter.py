@@ -6,39 +6,28 @@ between: an answer, a failure, a caller who leaves. Nothing else in the gateway 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.backends.base import ReplyDelta, ReplyEnd
+from gateway.holds import Hold, Plan, cap_usd, check_cap, hold_for
 from gateway.models import ServedModel, ServedModels
 from gateway.telemetry import Degradations
 from gateway.tenants import Tenant
 from gateway.token_count import TokenCounter
 from gateway.turn import Disclosure, Turn
-from policies.budget import BudgetState
+from policies.budget import MICRO, BudgetState
 from policies.entry import EntryClosing, EntryOpening, EntryStatus
 from policies.errors import LedgerUnavailable
 from policies.expected_output import ExpectedOutput
 from policies.ledger import Ledger, Reservation
 from policies.policy import Policy
-from policies.usage import Cost, Rates, Usage, cost_of, to_micro, worst_case_usd
+from policies.usage import Cost, Rates, Usage, cost_of, to_micro
 from router.decision import RoutingDecision
-
-# The longest that a local model may be busy with one turn, for its worst case.
-_MAX_BUSY_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What may be asked, in order, and how large it is at most."""
-
-    models: Sequence[ServedModel]
-    input_tokens: int
-    output_tokens: Callable[[ServedModel], int]
 
 
 class Meter:
@@ -84,13 +73,16 @@ class Meter:
 
         Raises:
             BudgetExceeded: it does not fit what is left.
+            CostCapExceeded: its first attempt may cost more than one turn may.
             TooManyOpen: the policy's `concurrent` turns are in the works.
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
-        metered = MeteredTurn(self, turn, tenant, policy, disclosure)
+        metered = MeteredTurn(self, turn, tenant, policy, disclosure, plan)
+        check_cap(plan, plan.models[0], metered.cap_usd)
         opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
-            hold_micro, worst_micro = self._hold_micro(policy, tenant, plan)
+            hold = self.hold_for(plan, tenant, policy)
+            hold_micro, worst_micro = self._in_budget(policy, tenant, hold)
             metered.reservation = await self._ledger.reserve(
                 opening,
                 policy.budget,
@@ -142,36 +134,49 @@ class Meter:
         except LedgerUnavailable as error:
             self._degradations.failed("ledger", error, reservation.opening.request_id)
 
-    def _hold_micro(self, policy: Policy, tenant: Tenant, plan: Plan) -> tuple[int, int]:
-        """Return what to hold and the worst case; the same unless the budget may be overshot."""
+    def cap_usd(self, turn: Turn, tenant: Tenant, policy: Policy) -> Decimal | None:
+        """Return the most that the turn may cost: the policy's cap or the caller's, the lower."""
+        cap = policy.limits.max_cost
+        if cap is None:
+            return turn.max_cost_usd
+        rate, _ = self.rates.rate_on(cap.currency, self.today_of(tenant).date())
+        return cap_usd(cap, turn.max_cost_usd, rate)
+
+    def hold_for(self, plan: Plan, tenant: Tenant, policy: Policy) -> Hold:
+        """Return what to hold for a plan; nothing where there is no budget."""
         budget = policy.budget
         if budget is None:
-            return 0, 0
-        worst = held = Decimal(0)
-        for model in plan.models:
-            most_tokens = plan.output_tokens(model)
-            usd = self._most_usd(model, plan.input_tokens, most_tokens, _MAX_BUSY_S)
-            worst = max(worst, usd)
-            expected = self.expected.of(tenant.id, model.spec.name)
-            if expected is not None and budget.overshoot_micro:
-                tokens = min(expected.output_tokens, most_tokens)
-                busy_s = _MAX_BUSY_S if expected.busy_s is None else expected.busy_s
-                usd = self._most_usd(model, plan.input_tokens, tokens, busy_s)
-            held = max(held, usd)
-        rate, _ = self.rates.rate_on(budget.currency, self.today_of(tenant).date())
-        return to_micro(min(held, worst), rate), to_micro(worst, rate)
+            return Hold(Decimal(0), Decimal(0))
+        return hold_for(plan, self.expected, tenant.id, is_learned=budget.overshoot_micro > 0)
 
-    @staticmethod
-    def _most_usd(
-        model: ServedModel, input_tokens: int, output_tokens: int, busy_s: float
-    ) -> Decimal:
-        usd = worst_case_usd(
-            model.spec.price,
-            input_tokens=input_tokens,
-            output_tokens=output_tokens,
-            busy_s=busy_s,
-        )
-        return usd or Decimal(0)
+    async def extend(
+        self,
+        reservation: Reservation,
+        spent_usd: Decimal,
+        hold: Hold,
+        tenant: Tenant,
+        policy: Policy,
+        disclosure: Disclosure,
+    ) -> None:
+        """Hold what was spent already and what may follow.
+
+        Raises:
+            BudgetExceeded: it does not fit what is left.
+            LedgerUnavailable: it cannot be held and the policy refuses then.
+        """
+        hold = Hold(spent_usd + hold.expected_usd, spent_usd + hold.worst_usd)
+        hold_micro, worst_micro = self._in_budget(policy, tenant, hold)
+        try:
+            await self._ledger.extend(reservation, hold_micro, worst_micro)
+        except LedgerUnavailable as error:
+            self._tolerate(error, policy, disclosure)
+
+    def _in_budget(self, policy: Policy, tenant: Tenant, hold: Hold) -> tuple[int, int]:
+        """Return a hold and its worst case in micro-units of the budget's currency."""
+        if policy.budget is None:
+            return 0, 0
+        rate, _ = self.rates.rate_on(policy.budget.currency, self.today_of(tenant).date())
+        return to_micro(hold.expected_usd, rate), to_micro(hold.worst_usd, rate)
 
     def _tolerate(self, error: LedgerUnavailable, policy: Policy, disclosure: Disclosure) -> None:
         if policy.on_ledger_down == "block":
@@ -187,9 +192,17 @@ class MeteredTurn:
     """
 
     def __init__(
-        self, meter: Meter, turn: Turn, tenant: Tenant, policy: Policy, disclosure: Disclosure
+        self,
+        meter: Meter,
+        turn: Turn,
+        tenant: Tenant,
+        policy: Policy,
+        disclosure: Disclosure,
+        plan: Plan,
     ) -> None:
         self._meter = meter
+        self._plan = plan
+        self.cap_usd = meter.cap_usd(turn, tenant, policy)
         self._turn = turn
         self._tenant = tenant
         self._policy = policy
@@ -245,7 +258,14 @@ class MeteredTurn:
             self._delivered.append(f"{function.get('name') or ''}{function.get('arguments') or ''}")
 
     async def failed(self, error: BaseException, following: ServedModel, input_tokens: int) -> None:
-        """Close the attempt as failed and open the next one under the same hold."""
+        """Close the attempt as failed and open the next one under the same hold.
+
+        Raises:
+            BudgetExceeded: what the attempt cost and the next may cost do not fit what is left.
+            CostCapExceeded: together they may pass the cap of one turn.
+        """
+        if self._delivered:
+            await self._make_room(following, input_tokens)
         closing = self._closing("failed", self._used_by_failure(), None, str(error))
         opening = self.opening_of(following, input_tokens)
         if self.reservation is not None:
@@ -282,12 +302,7 @@ class MeteredTurn:
         self, status: EntryStatus, usage: Usage, end: ReplyEnd | None, error: str | None
     ) -> EntryClosing:
         now = self._meter.clock()
-        cost = None
-        if self._model is not None:
-            busy_s = end.busy_s if end else None
-            if busy_s is None and self._delivered:  # a cut stream: its wall time, from above
-                busy_s = (now - self._asked_at).total_seconds()
-            cost = self._cost_of(self._model, usage, end, busy_s)
+        cost = self._cost_so_far(usage, end, now)
         self._disclosure.cost = _sum(self._disclosure.cost, cost)
         return EntryClosing(
             status=status,
@@ -297,6 +312,27 @@ class MeteredTurn:
             cost=_cost_to_json(cost),
             error=error,
         )
+
+    async def _make_room(self, following: ServedModel, input_tokens: int) -> None:
+        """Hold what the failed attempts cost beside what may follow."""
+        cost = self._cost_so_far(self._used_by_failure(), None, self._meter.clock())
+        total = _sum(self._disclosure.cost, cost)
+        spent_usd = Decimal(total.usd_micro if total else 0) / MICRO
+        plan = self._plan.after(following, input_tokens)
+        check_cap(plan, following, self.cap_usd, spent_usd)
+        if self.reservation is not None:
+            hold = self._meter.hold_for(plan, self._tenant, self._policy)
+            await self._meter.extend(
+                self.reservation, spent_usd, hold, self._tenant, self._policy, self._disclosure
+            )
+
+    def _cost_so_far(self, usage: Usage, end: ReplyEnd | None, now: datetime) -> Cost | None:
+        if self._model is None:
+            return None
+        busy_s = end.busy_s if end else None
+        if busy_s is None and self._delivered:  # a cut stream: its wall time, from above
+            busy_s = (now - self._asked_at).total_seconds()
+        return self._cost_of(self._model, usage, end, busy_s)
 
     def _cost_of(
         self, model: ServedModel, usage: Usage, end: ReplyEnd | None, busy_s: float | None

@@ -13,14 +13,16 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
+from decimal import Decimal
 
 from gateway.answer_cache import AnswerCache, CachedAnswer
 from gateway.attempts import Attempts, PreparedCall
 from gateway.auth import Principal
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.background import Background
+from gateway.holds import Plan, output_tokens_of
 from gateway.load import Loads
-from gateway.meter import Meter, MeteredTurn, Plan, turn_record
+from gateway.meter import Meter, MeteredTurn, turn_record
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
 from gateway.settings import Timeouts
@@ -54,6 +56,7 @@ class _Path:
     memory: TurnMemory
     disclosure: Disclosure
     started_s: float
+    cap_usd: Decimal | None = None
     waited_s: float = 0.0
 
 
@@ -162,7 +165,8 @@ class Responder:
         started_s = time.perf_counter()
         memory = TurnMemory(self._memory, turn, tenant.id, policy.memory, on_failure)
         await memory.open()
-        return _Path(turn, tenant, policy, memory, disclosure, started_s)
+        cap_usd = self._meter.cap_usd(turn, tenant, policy)
+        return _Path(turn, tenant, policy, memory, disclosure, started_s, cap_usd)
 
     async def _decide(self, path: _Path) -> RoutingDecision:
         turn, disclosure = path.turn, path.disclosure
@@ -175,7 +179,7 @@ class Responder:
             input_tokens=path.memory.needed_tokens(cheapest.count),
             output_tokens=asked or _USUAL_OUTPUT_TOKENS,
             min_tier=turn.min_tier,
-            max_cost_usd=turn.max_cost_usd,
+            max_cost_usd=path.cap_usd,
             current_model=self._tool_models.behind(path.tenant.id, turn.messages),
             currency=path.tenant.currency,
             usd_rate=self._meter.rate_of(path.tenant)[0],
@@ -253,7 +257,10 @@ class Responder:
         reply = ChatReply()
         models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
         first_call = await self._call(path, models[0])
-        plan = Plan(models, first_call.input_tokens, lambda m: self._output_tokens(path, m))
+        n_input = first_call.input_tokens
+        plan = Plan(
+            models, n_input, lambda m: output_tokens_of(m, path.turn, n_input, path.cap_usd)
+        )
         metered = await self._meter.open(path.turn, path.tenant, path.policy, path.disclosure, plan)
         attempts = Attempts(
             path.turn,
@@ -309,9 +316,10 @@ class Responder:
         asked = turn.params.get("max_completion_tokens")
         context = await path.memory.context_for(model.prompt_tokens(asked), model.count)
         params = dict(turn.params)
-        if asked is not None or path.policy.budget is not None:
+        if (asked, path.policy.budget, path.cap_usd) != (None, None, None):
             # A hold is a promise only where the reply cannot outgrow it.
-            params["max_completion_tokens"] = self._output_tokens(path, model)
+            most_tokens = output_tokens_of(model, turn, context.tokens, path.cap_usd)
+            params["max_completion_tokens"] = most_tokens // turn.n_choices
         call = Call(
             model=spec.upstream_name,
             messages=tuple(message.to_wire() for message in context.messages),
@@ -329,10 +337,6 @@ class Responder:
     def _scope_of(self, tenant: Tenant) -> str:
         """Return what stands for the tenant at an upstream: stable, and telling nothing."""
         return hashlib.blake2b(tenant.id.encode(), key=self._scope_key, digest_size=12).hexdigest()
-
-    @staticmethod
-    def _output_tokens(path: _Path, model: ServedModel) -> int:
-        return model.output_tokens(path.turn.params.get("max_completion_tokens"))
 
     # What is told and counted.
 

@@ -47,6 +47,11 @@ class Turn:
     kind: str = "chat"
 
     @property
+    def n_choices(self) -> int:
+        """How many answers were asked for; each is paid for."""
+        return int(self.params.get("n") or 1)
+
+    @property
     def needs(self) -> frozenset[str]:
         """What a model must support to take this turn: tools, json, images."""
         needs = set()

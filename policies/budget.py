@@ -16,6 +16,14 @@ _AMOUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ([A-Z]{3})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
+class Amount:
+    """Whole millionths of a currency."""
+
+    micro: int
+    currency: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rung:
     """From this share of the limit on: a lower ceiling, or refusal."""
 

@@ -6,6 +6,8 @@ PolicyError
 ├── PolicyConflict       somebody else changed the policy first (If-Match)
 ├── UnknownRate          no exchange rate for a currency on a day
 ├── BudgetExceeded       the hold does not fit what is left
+├── CostCapExceeded      one turn may cost more than one turn may
+├── TooManyOpen          so many turns are in the works already
 └── LedgerUnavailable    no reservation possible: Redis or the books do not answer
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -83,6 +86,19 @@ class BudgetExceeded(PolicyError):
         self.hold_micro = hold_micro
         self.currency = currency
         self.resets_at = resets_at
+
+
+class CostCapExceeded(PolicyError):
+    """A turn may cost more than the policy, or its caller, lets one turn cost; in US dollars."""
+
+    def __init__(self, model: str, cap_usd: Decimal, most_usd: Decimal) -> None:
+        super().__init__(
+            f"The turn may cost up to {most_usd:.6f} USD on {model}, and one turn may cost "
+            f"{cap_usd:.6f} USD."
+        )
+        self.model = model
+        self.cap_usd = cap_usd
+        self.most_usd = most_usd
 
 
 class TooManyOpen(PolicyError):

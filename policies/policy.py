@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from policies.budget import Budget, Rung, parse_amount
+from policies.budget import Amount, Budget, Rung, parse_amount
 from policies.catalog import ModelCatalog
 from policies.document import Document, validate
 from policies.errors import DocumentErrors
 from policies.policy_checks import money_errors, routing_errors
-from policies.policy_document import BudgetSection, PolicyDocument, RuleSection
+from policies.policy_document import BudgetSection, LimitsSection, PolicyDocument, RuleSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,12 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Rates of a tenant; None is no limit."""
+    """Rates of a tenant, and the most that one turn may cost; None is no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrent: int | None = None
+    max_cost: Amount | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def parse_policy(
         rules=tuple(_rule(rule) for rule in routing.rules),
         boundary=routing.boundary,
         budget=_budget(parsed.budget) if parsed.budget else None,
-        limits=Limits(**parsed.limits.model_dump()),
+        limits=_limits(parsed.limits),
         memory=MemoryRules(
             summary=parsed.memory.summary is not False,
             is_abstractive=parsed.memory.summary == "abstractive",
@@ -164,6 +165,15 @@ def _rule(section: RuleSection) -> Rule:
         for fact, value in section.when.model_dump(exclude_none=True).items()
     }
     return Rule(when, section.floor, section.ceiling, section.boundary)
+
+
+def _limits(section: LimitsSection) -> Limits:
+    return Limits(
+        section.requests_per_minute,
+        section.tokens_per_minute,
+        section.concurrent,
+        Amount(*parse_amount(section.max_cost)) if section.max_cost else None,
+    )
 
 
 def _budget(section: BudgetSection) -> Budget:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from policies.budget import parse_amount
 from policies.catalog import ModelCatalog, is_inside
 from policies.document import Document, DocumentError
-from policies.policy_document import PolicyDocument, RoutingSection
+from policies.policy_document import BudgetSection, PolicyDocument, RoutingSection
 
 
 def routing_errors(
@@ -111,15 +111,23 @@ def _order_errors(routing: RoutingSection, document: Document) -> list[DocumentE
 def money_errors(
     parsed: PolicyDocument, document: Document, tenant_currency: str | None
 ) -> list[DocumentError]:
-    """Return what is wrong with the budget; a tenant currency of None is not checked."""
-    budget = parsed.budget
-    if budget is None:
-        return []
+    """Return what is wrong with amounts and the ladder; a tenant currency of None is any."""
+    budget, max_cost = parsed.budget, parsed.limits.max_cost
+    amounts = [(("budget", "limit"), budget.limit)] if budget else []
+    amounts += [(("limits", "max_cost"), max_cost)] if max_cost else []
+    errors = []
+    for path, text in amounts:
+        if tenant_currency is not None and parse_amount(text)[1] not in ("USD", tenant_currency):
+            allowed = f"it is in USD or in the tenant's own currency, {tenant_currency}"
+            errors.append(document.error(path, text, allowed))
+    return errors if budget is None else [*errors, *_budget_errors(parsed, budget, document)]
+
+
+def _budget_errors(
+    parsed: PolicyDocument, budget: BudgetSection, document: Document
+) -> list[DocumentError]:
     errors = []
     currency = parse_amount(budget.limit)[1]
-    if tenant_currency is not None and currency not in ("USD", tenant_currency):
-        allowed = f"a budget is in USD or in the tenant's own currency, {tenant_currency}"
-        errors.append(document.error(("budget", "limit"), budget.limit, allowed))
     if budget.overshoot and parse_amount(budget.overshoot)[1] != currency:
         allowed = f"the overshoot is in the currency of the limit ({currency})"
         errors.append(document.error(("budget", "overshoot"), budget.overshoot, allowed))

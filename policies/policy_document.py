@@ -107,11 +107,12 @@ class BudgetSection(_Section):
 
 
 class LimitsSection(_Section):
-    """Rates."""
+    """Rates, and the most that one turn may cost."""
 
     requests_per_minute: Positive | None = None
     tokens_per_minute: Positive | None = None
     concurrent: Positive | None = None
+    max_cost: Amount | None = None
 
 
 class MemorySection(_Section):

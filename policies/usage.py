@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
 
 from policies.catalog import Price
 from policies.errors import UnknownRate
@@ -168,6 +168,20 @@ def worst_case_usd(
     if price.busy_second_usd is not None:
         known.append(price.busy_second_usd * _seconds(busy_s))
     return max(known) if known else None
+
+
+def affordable_output_tokens(
+    price: Price | None, *, input_tokens: int, cap_usd: Decimal
+) -> int | None:
+    """Return how many output tokens fit a cap beside a prompt at its dearest; below 0, none do.
+
+    None where no number of tokens passes it: output is free, or not priced by tokens.
+    """
+    if price is None or price.output_usd_per_mtok in (None, 0):
+        return None
+    prompt_usd = worst_case_usd(price, input_tokens=input_tokens, output_tokens=0, busy_s=0.0)
+    left = (cap_usd - (prompt_usd or 0)) * _PER_MILLION / (price.output_usd_per_mtok or 1)
+    return int(left.to_integral_value(ROUND_FLOOR))
 
 
 def to_micro(usd: Decimal, rate: Decimal) -> int:

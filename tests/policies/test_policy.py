@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from policies.budget import Rung
+from policies.budget import Amount, Rung
 from policies.catalog import ModelCatalog, ModelSpec
 from policies.document import load_document
 from policies.errors import DocumentErrors
@@ -137,7 +137,7 @@ def test_a_budget_is_in_dollars_or_in_the_tenants_currency() -> None:
     assert policy_of(FULL, "INR").budget is not None
     assert policy_of(FULL.replace("INR", "USD"), "INR").budget is not None
     assert (
-        "budget.limit: '5000 INR' is not allowed; a budget is in USD or in the tenant's own "
+        "budget.limit: '5000 INR' is not allowed; it is in USD or in the tenant's own "
         "currency, EUR" in error_of(FULL, "EUR")
     )
 
@@ -151,3 +151,10 @@ def test_a_policy_is_frozen_and_versions_are_values() -> None:
     policy = policy_of(FULL)
     assert replace(policy, version=4).label == "p@4"
     assert policy == policy_of(FULL)
+
+
+def test_what_one_turn_may_cost_is_in_dollars_or_in_the_tenants_currency() -> None:
+    text = FULL.replace("limits: {", 'limits: {max_cost: "2 INR", ')
+    assert policy_of(text, "INR").limits.max_cost == Amount(2_000_000, "INR")
+    euros = FULL.replace("INR", "EUR").replace("limits: {", 'limits: {max_cost: "2 INR", ')
+    assert "limits.max_cost: '2 INR' is not allowed; it is in USD or" in error_of(euros, "EUR")

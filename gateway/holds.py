@@ -1,0 +1,123 @@
+"""What to hold for a turn before it is asked: its worst case, or what is expected of it.
+
+Also owns the cap on one turn's cost. Knows prices and bounds; holds nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from gateway.models import ServedModel
+from gateway.turn import Turn
+from policies.budget import MICRO, Amount
+from policies.errors import CostCapExceeded
+from policies.expected_output import ExpectedOutput
+from policies.usage import affordable_output_tokens, worst_case_usd
+
+# The longest that a local model may be busy with one turn, for its worst case.
+MAX_BUSY_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What may be asked, in order, and how large it is at most, all its choices together."""
+
+    models: Sequence[ServedModel]
+    input_tokens: int
+    output_tokens: Callable[[ServedModel], int]
+
+    def after(self, model: ServedModel, input_tokens: int) -> Plan:
+        """Return what is left to be asked from this model on, whose prompt is so long."""
+        at = next(n for n, each in enumerate(self.models) if each.spec.name == model.spec.name)
+        return Plan(self.models[at:], max(input_tokens, self.input_tokens), self.output_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """US dollars: what is expected of a plan, and the most that it can cost."""
+
+    expected_usd: Decimal
+    worst_usd: Decimal
+
+
+def output_tokens_of(
+    model: ServedModel, turn: Turn, input_tokens: int, cap_usd: Decimal | None
+) -> int:
+    """Return the most output tokens of a turn on a model, all its choices together.
+
+    Under a cap no more than it affords; at least one token a choice, which `check_cap` judges.
+    """
+    n_choices = turn.n_choices
+    most_tokens = model.output_tokens(turn.params.get("max_completion_tokens")) * n_choices
+    if cap_usd is None:
+        return most_tokens
+    affordable = affordable_output_tokens(
+        model.spec.price, input_tokens=input_tokens, cap_usd=cap_usd
+    )
+    return most_tokens if affordable is None else max(n_choices, min(most_tokens, affordable))
+
+
+def hold_for(plan: Plan, expected: ExpectedOutput, tenant: str, *, is_learned: bool) -> Hold:
+    """Return what one of the plan's models costs: the dearest of them, for one will answer.
+
+    Args:
+        plan: what may be asked.
+        expected: what was learned of answers.
+        tenant: whose answers.
+        is_learned: whether what was learned counts; without it the worst case is expected.
+    """
+    worst = held = Decimal(0)
+    for model in plan.models:
+        most_tokens = plan.output_tokens(model)
+        usd = _most_usd(model, plan.input_tokens, most_tokens, MAX_BUSY_S)
+        worst = max(worst, usd)
+        usual = expected.of(tenant, model.spec.name) if is_learned else None
+        if usual is not None:
+            tokens = min(usual.output_tokens, most_tokens)
+            busy_s = MAX_BUSY_S if usual.busy_s is None else usual.busy_s
+            usd = _most_usd(model, plan.input_tokens, tokens, busy_s)
+        held = max(held, usd)
+    return Hold(min(held, worst), worst)
+
+
+def cap_usd(cap: Amount, asked_usd: Decimal | None, rate: Decimal) -> Decimal:
+    """Return the most that one turn may cost.
+
+    Args:
+        cap: the policy's.
+        asked_usd: the caller's own cap, None for none.
+        rate: units of the cap's currency for one US dollar.
+    """
+    own_usd = Decimal(cap.micro) / MICRO / rate
+    return own_usd if asked_usd is None else min(own_usd, asked_usd)
+
+
+def check_cap(
+    plan: Plan, model: ServedModel, cap_usd: Decimal | None, spent_usd: Decimal = Decimal(0)
+) -> None:
+    """Check that asking this model of the plan cannot pass the cap of one turn.
+
+    A model that is billed by its busy time alone has no worst case worth the name; of those,
+    routing has left out whatever is estimated to cost more.
+
+    Raises:
+        CostCapExceeded: it can.
+    """
+    if cap_usd is None:
+        return
+    output_tokens = plan.output_tokens(model)
+    most_usd = spent_usd + _most_usd(model, plan.input_tokens, output_tokens, 0.0)
+    if most_usd > cap_usd:
+        raise CostCapExceeded(model.spec.name, cap_usd, most_usd)
+
+
+def _most_usd(model: ServedModel, input_tokens: int, output_tokens: int, busy_s: float) -> Decimal:
+    usd = worst_case_usd(
+        model.spec.price,
+        input_tokens=input_tokens,
+        output_tokens=output_tokens,
+        busy_s=busy_s,
+    )
+    return usd or Decimal(0)
