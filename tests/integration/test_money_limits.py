@@ -52,7 +52,8 @@ async def test_the_cap_of_a_turn_is_shared_by_its_choices(with_policy):
 async def test_the_callers_own_cap_binds_where_it_is_lower(with_policy):
     async with running(with_policy('limits: {max_cost: "1 INR"}')) as gateway:
         for cap in ("0.0062", "1"):
-            await gateway.chat(model="strong", headers={"x-turnwise-max-cost-usd": cap})
+            headers = {"x-turnwise-max-cost-usd": cap, "x-turnwise-cache": "off"}
+            await gateway.chat(model="strong", headers=headers)
         low, high = (call.params["max_completion_tokens"] for call in gateway.far.calls)
     assert low <= 310 < 600 < high < 625
 
