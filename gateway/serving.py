@@ -12,9 +12,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -35,6 +37,9 @@ log = logging.getLogger("turnwise.serving")
 _BACKLOG = 2048
 _DRAIN_S = 10
 _RESTART_S = 1.0
+_ORPHAN_DRAIN_S = 1
+_ORPHAN_S = 4.0
+_END_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(settings: Settings) -> None:
@@ -66,8 +71,35 @@ async def serve_on(settings: Settings, listening: socket.socket) -> None:
             timeout_graceful_shutdown=_DRAIN_S,
             timeout_keep_alive=75,
         )
+        server = _Server(config)
+        _watch_parent(server)
         settle_memory()
-        await uvicorn.Server(config).serve([listening])
+        await server.serve([listening])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server; a signal that ends it leaves time to close what it served from."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take the signals for as long as this process lives.
+
+        uvicorn would raise them again when it is done: the process would die of them before Redis
+        and the engines are stopped and the last turns are booked.
+        """
+        if sys.platform == "win32":
+            with super().capture_signals():
+                yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in _END_SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+    def end_soon(self) -> None:
+        """End with the least patience for streams that are still going out."""
+        self.config.timeout_graceful_shutdown = _ORPHAN_DRAIN_S
+        self.should_exit = True
 
 
 def _run(main: Any) -> None:
@@ -93,7 +125,7 @@ def _listen(settings: Settings) -> socket.socket:
 async def _serve_many(settings: Settings, listening: socket.socket) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _END_SIGNALS:
         loop.add_signal_handler(number, stopping.set)
     share_metrics(settings.state_dir / "metrics")
     async with _shared_parts(settings) as shared, asyncio.TaskGroup() as group:
@@ -171,12 +203,20 @@ async def _until_ended(worker: BaseProcess, stopping: asyncio.Event) -> None:
 
 def _work(settings: Settings, listening: socket.socket) -> None:
     set_up_logging()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     _run(serve_on(settings, listening))
 
 
-def _end_with_parent() -> None:
+def _watch_parent(server: _Server) -> None:
+    """End a worker whose parent is gone, however it went; nobody is left who would kill it."""
     parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()  # returns when the parent is gone, however it went
-        os.kill(os.getpid(), signal.SIGTERM)
+    if parent is None:
+        return
+    loop = asyncio.get_running_loop()
+
+    def watch() -> None:
+        parent.join()
+        loop.call_soon_threadsafe(server.end_soon)
+        time.sleep(_ORPHAN_S)
+        os._exit(1)  # what it waits for went with the parent: Redis, an engine
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
