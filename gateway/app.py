@@ -33,7 +33,7 @@ from gateway.errors import ChildFailed
 from gateway.front import Front
 from gateway.health import Health, State
 from gateway.http_errors import EXPECTED_ERRORS, http_error_of
-from gateway.idempotency import IdempotencyStore
+from gateway.idempotency import RENEW_EVERY_S, IdempotencyStore
 from gateway.load import Loads
 from gateway.memory_opening import open_encodings, open_memory
 from gateway.meter import Meter
@@ -237,6 +237,7 @@ async def open_services(
         background.every(1.0, "settling", ledger.send_unsent)
         background.every(0.5, "booking", lambda: _book_touched(services))
         background.every(30.0, "leases", ledger.renew)
+        background.every(RENEW_EVERY_S, "idempotency", idempotency.renew)
         background.every(30.0, "sweep", lambda: _sweep(services))
         background.every(2.0, "policies", policies.refresh)
         replicas.follow += [policies.refresh, authenticator.forget]
@@ -364,7 +365,6 @@ def _chat_endpoint(services: Services) -> ChatEndpoint:
         idempotency=services.idempotency,
         degradations=services.degradations,
         clock=utc_now,
-        total_s=services.settings.timeouts.total_s,
     )
 
 

@@ -60,14 +60,12 @@ class ChatEndpoint:
         idempotency: IdempotencyStore,
         degradations: Degradations,
         clock: Callable[[], datetime],
-        total_s: float,
     ) -> None:
         self._authenticator = authenticator
         self._responder = responder
         self._idempotency = idempotency
         self._degradations = degradations
         self._clock = clock
-        self._total_s = total_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or stop working when its caller leaves."""
@@ -123,7 +121,7 @@ class ChatEndpoint:
         tenant = principal.tenant.id
         try:
             return await self._idempotency.begin(
-                tenant, "chat", key, body, turn.request_id, self._total_s + 30, turn.subjects
+                tenant, "chat", key, body, turn.request_id, turn.subjects
             )
         except (RedisError, OSError, TimeoutError) as error:
             # "Done once" cannot be promised without Redis, and doing it twice costs money.
