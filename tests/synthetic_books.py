@@ -1,7 +1,8 @@
 """Weeks of plausible turns in the books, without anybody having to take them.
 
-The records are those that the ledger's stream would hold; from there on everything is the real
-thing. Run as a script it fills the database of a configuration file:
+The records are those that the ledger's stream would hold, their decisions made by the router from
+drawn scores; from there on everything is the real thing. Run as a script it fills the database of
+a configuration file:
 
     python -m tests.synthetic_books turnwise.yaml demo 30 150
 """
@@ -13,18 +14,27 @@ import random
 import sys
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import cache as once
+from importlib.resources import files
 from pathlib import Path
 
 import orjson
 from sqlalchemy import Engine
 
+from memory.conversation import Message
 from policies.booking import book, parse_record
-from policies.catalog import Price
+from policies.catalog import ModelCatalog, ModelSpec, Price
+from policies.document import load_document
+from policies.policy import parse_policy
 from policies.tables import create_tables
 from policies.usage import Rates, Usage, cost_of
+from router.decision import Labels, RoutingDecision, decide
+from router.labels import Prediction
+from router.request import RouteRequest
+from router.table import RoutingTable
 
 LANGUAGES = ("en", "en", "en", "hi", "hi-Latn", "ta", "te", "bn", "mr")
-REASONS = ("score",) * 14 + ("carried_over",) * 3 + ("rule", "capability", "pinned", "floor")
+REQUESTED = ("auto",) * 18 + ("auto:fast", "auto:best", "strong")
 TAGS = ((), ("support",), ("support",), ("search",), ("support", "beta"))
 PRICES = {
     "local-small": Price(input_usd_per_mtok=Decimal("0.05"), output_usd_per_mtok=Decimal("0.2")),
@@ -34,16 +44,51 @@ PRICES = {
         output_usd_per_mtok=Decimal("10"),
     ),
 }
+CATALOG = ModelCatalog(
+    {
+        name: ModelSpec(name, backend, name, window_tokens, price=PRICES[name])
+        for name, backend, window_tokens in (
+            ("local-small", "local", 2_048),
+            ("strong", "practice", 100_000),
+        )
+    }
+)
 
 
-def record(rng: random.Random, rates: Rates, tenant: str, n: int, at: datetime) -> dict:
+@once
+def table() -> RoutingTable:
+    """Return the packaged policy over two models."""
+    file = files("policies").joinpath("default.yaml")
+    policy = parse_policy(load_document(file.read_text(), "default.yaml"), CATALOG, name="default")
+    return RoutingTable.of(policy, CATALOG)
+
+
+def decision_of(rng: random.Random, usage: Usage, rate: Decimal) -> RoutingDecision:
+    """Return what the real decision makes of a drawn score and request."""
+    score = min(0.999, rng.betavariate(1.3, 2.6))
+    labels = Labels(language=rng.choice(LANGUAGES), task="chat", difficulty=score)
+    request = RouteRequest(
+        messages=[Message("user", "")],
+        requested=rng.choice(REQUESTED),
+        input_tokens=usage.input_tokens,
+        output_tokens=600,
+        currency="INR",
+        usd_rate=rate,
+    )
+    prediction = Prediction(score, labels, is_carried=rng.random() < 0.15)
+    return decide(request, prediction, table(), classifier="synthetic")
+
+
+def record(
+    rng: random.Random, rates: Rates, tenant: str, n: int, at: datetime, *, n_users: int = 40
+) -> dict:
     """Return one turn with its entry, as the stream holds them."""
-    score = round(min(0.999, rng.betavariate(1.3, 2.6)), 6)
-    is_strong = score >= 0.55
-    model, tier = ("strong", "strong") if is_strong else ("local-small", "small")
+    usage = Usage(rng.randint(60, 2400), rng.randint(20, 600), rng.randint(0, 50))
+    decision = decision_of(rng, usage, rates.rate_on("INR", at.date())[0])
+    model, tier = decision.model, decision.tier
+    is_strong = model == "strong"
     cache = "exact" if rng.random() < 0.09 else "none"
     status = rng.choices(("complete", "cancelled", "failed"), (96, 3, 1))[0]
-    usage = Usage(rng.randint(60, 2400), rng.randint(20, 600), rng.randint(0, 50))
     cost = cost_of(usage, PRICES[model], currency="INR", rates=rates, at=at, busy_s=None)
     first_ms = rng.lognormvariate(math.log(420 if is_strong else 130), 0.45)
     total_ms = first_ms + usage.output_tokens * (11 if is_strong else 7)
@@ -64,7 +109,7 @@ def record(rng: random.Random, rates: Rates, tenant: str, n: int, at: datetime) 
         "model": model,
         "tier": tier,
         "conversation": f"chat-{n % 97}",
-        "end_user": f"user-{rng.randint(1, 40)}",
+        "end_user": f"user-{rng.randint(1, n_users)}",
         "tags": rng.choice(TAGS),
         "policy": "default@0",
         "currency": "INR",
@@ -87,24 +132,11 @@ def record(rng: random.Random, rates: Rates, tenant: str, n: int, at: datetime) 
     }
     turn = {
         **common,
-        "requested": "auto",
+        "requested": decision.inputs["requested"],
         "cache": cache,
         "degraded": [],
         "cost": money if cache == "none" else {**money, "usd_micro": 0, "micro": 0},
-        "decision": {
-            "tier": tier,
-            "model": model,
-            "fallbacks": [],
-            "reason": rng.choice(REASONS),
-            "score": score,
-            "labels": {"language": rng.choice(LANGUAGES), "task": "chat", "difficulty": score},
-            "candidates": [],
-            "policy": "default@0",
-            "classifier": "synthetic",
-            "stage": 1,
-            "needs_context": False,
-            "thresholds": {"strong": 0.55},
-        },
+        "decision": decision.to_wire(),
         "started_us": started_us,
         "ended_us": ended_us,
         "timings_ms": {"total": total_ms, "overhead": 1.4, "first_event": first_ms},
@@ -119,7 +151,7 @@ def fill(
     rng = random.Random(seed)
     rates = Rates({"INR": [(date(2020, 1, 1), Decimal("85"))]})
     create_tables(engine)
-    records = []
+    records: list[dict] = []
     for back in range(days):
         weekday = (now - timedelta(days=back)).weekday()
         n_turns = round(per_day * (0.55 if weekday > 4 else 1) * rng.uniform(0.8, 1.2))

@@ -1,157 +1,324 @@
 """A million entries of one tenant: does every place tell the same sum, and how fast.
 
-    PYTHONPATH=. python benchmarks/policies/million.py [--entries 1000000]
+    PYTHONPATH=. python benchmarks/policies/million.py [--turns 1100000] [--settled 20000]
 
-Writes entries and turns of thirty days into a SQLite of its own, makes the roll-ups, then asks what
-the cost API asks for its answers. Prints sums, and the 95th percentile of twenty askings of each.
+Turns of thirty days (9 % answered from the cache, so without an entry) go into a Redis and a SQLite
+of their own. The first `--settled` are reserved and settled by the ledger's scripts; the others are
+put on the tenant's stream as those scripts leave them there. From the stream on everything is what
+production runs: the consumer books them, a real gateway is started over the books, and its pages
+and calls are asked over HTTP, one after the other.
+
+Prints the sums, then of each page and call the median and 95th percentile of the time to the last
+byte and the mean CPU time of the gateway. `--folder` keeps the books, and finds them there again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import csv
 import io
 import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import aiohttp
+import orjson
+import psutil  # type: ignore[import-untyped]
 from redis.asyncio import Redis
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Column, ColumnElement, Engine, func, select
 
 from gateway.database import open_database, upgrade
-from gateway.spreadsheet import FOCUS_COLUMNS, FOCUS_GROUPS, csv_text, focus_row
-from policies.booking import rebuild_rollups
-from policies.books import Books, CostRow
-from policies.catalog import ModelSpec, Price
-from policies.reports import Reports, Span
-from policies.tables import TOKENS, entries_table, turns_table
+from gateway.state import embedded_redis
+from policies.books import Books
+from policies.entry import EntryClosing, EntryOpening
+from policies.ledger import Ledger, ledger_keys
+from policies.rollups import Level
+from policies.tables import coarse_table, entries_table, rollups_table, turns_table
 from policies.usage import Rates
+from tests.synthetic_books import record
 
-START = datetime(2026, 11, 1, tzinfo=UTC)
-N_DAYS, CHUNK, N_ASKED = 30, 20_000, 20
-STRONG = ModelSpec(
-    *("gpt", "openai", "gpt-5", 400_000),
-    price=Price(input_usd_per_mtok=Decimal("1.25"), output_usd_per_mtok=Decimal(10)),
+TENANT, ZONE = "demo", "Asia/Kolkata"
+KEY, ADMIN_KEY = "a-tenants-key-for-this", "an-admins-key-for-this"
+N_DAYS, N_USERS, CHUNK = 30, 200, 20_000
+SETTINGS = """
+server: {{port: {port}}}
+redis: {{url: "{redis}"}}
+ledger: {{url: "sqlite:///{folder}/ledger.db"}}
+backends: {{near: {{kind: simulated, region: on_premises}}, far: {{kind: simulated}}}}
+models:
+  local-small: {{backend: near, name: near-1, context_tokens: 2048,
+                price: {{input_usd_per_mtok: "0.05", output_usd_per_mtok: "0.2"}}}}
+  strong: {{backend: far, name: far-1, context_tokens: 128000,
+           price: {{input_usd_per_mtok: "1.25", output_usd_per_mtok: "10"}}}}
+tenants: {{demo: {{policy: default, currency: INR, timezone: Asia/Kolkata, keys: [{key}]}}}}
+fx: {{USD_INR: [{{from: 2020-01-01, rate: "85"}}]}}
+"""
+PAGES = (
+    *("", "/spend", "/spend?days=90", "/savings", "/routing", "/routing/what-if?threshold=0.4"),
+    *("/latency", "/budgets", "/turns", "/turns?reason=pinned", "/turns/{turn}"),
+    *("/conversations", "/conversations?name=chat-3", "/policies", "/keys", "/audit"),
+)
+CALLS = (
+    "/v1/costs?{days}",
+    "/v1/costs?{days}&group_by=",
+    "/v1/costs?{days}&group_by=day,model,tier",
+    "/v1/costs?{days}&group_by=day,model,tier&tz=America/New_York",
+    "/v1/costs?{days}&group_by=hour",
+    "/v1/costs?{days}&group_by=end_user",
+    "/v1/costs?{days}&group_by=tag",
+    "/v1/costs?{days}&group_by=end_user&tz=America/New_York",
+    "/v1/costs?{days}&group_by=day,end_user",
+    "/v1/savings?{days}",
+    "/v1/budget",
+    "/v1/turns/{turn}",
+    "/v1/costs/export?{days}&group_by=day,model,tier",
 )
 
 
-def rows(n_entries: int) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    draw = random.Random(7)
-    for number in range(n_entries):
-        at_us = round((START.timestamp() + draw.random() * N_DAYS * 86_400) * 1e6)
-        model, tier = draw.choice((("local-small", "small"), ("gpt", "strong")))
-        usd_micro = draw.randrange(1, 20_000)
-        shared = {
-            **{"tenant": "acme", "request_id": f"req_{number:x}", "model": model, "tier": tier},
-            **{"end_user": f"u{draw.randrange(20)}", "tags": draw.choice(("", "a", "a\nb"))},
-            **{"currency": "INR", "is_orphan": False, "status": "complete"},
-        }
-        tokens = {**dict.fromkeys(TOKENS, 0), "input_tokens": draw.randrange(2000)}
-        entry = {
-            **{**shared, **tokens, "output_tokens": draw.randrange(500)},
-            **{"id": f"req_{number:x}:1", "n": 1, "backend": "b", "kind": "chat"},
-            **{"policy": "p@0", "opened_us": at_us, "closed_us": at_us, "is_estimated": False},
-            **{"usd_micro": usd_micro, "micro": usd_micro * 85, "rate": "85"},
-            **{"rate_date": "2026-04-01", "charge_micro": usd_micro * 85, "spend_key": "s"},
-        }
-        turn = {
-            **{**shared, "started_us": at_us, "ended_us": at_us + draw.randrange(10**6)},
-            **{"reason": "score", "cache": "none", "score": draw.random(), "record": "{}"},
-            **{"first_ms": draw.random() * 900, "input_tokens": 0, "output_tokens": 0},
-        }
-        yield entry, turn
+def utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
-def fill(engine: Engine, n_entries: int) -> None:
-    entries: list[dict[str, Any]] = []
-    turns: list[dict[str, Any]] = []
-
-    def flush() -> None:
-        with engine.begin() as connection:
-            connection.execute(entries_table.insert(), entries)
-            connection.execute(turns_table.insert(), turns)
-        entries.clear()
-        turns.clear()
-
-    for entry, turn in rows(n_entries):
-        entries.append(entry)
-        turns.append(turn)
-        if len(entries) == CHUNK:
-            flush()
-    if entries:
-        flush()
-    began_s = time.perf_counter()
-    with engine.begin() as connection:
-        rebuild_rollups(connection, None)
-    print(f"roll-ups of {n_entries} entries made in {time.perf_counter() - began_s:.0f} s")
+def drawn(n_turns: int, now: datetime) -> Iterator[dict[str, Any]]:
+    rng = random.Random(7)
+    rates = Rates({"INR": [(date(2020, 1, 1), Decimal(85))]})
+    first = now - timedelta(days=N_DAYS)
+    for number in range(n_turns):
+        at = first + timedelta(seconds=number / n_turns * N_DAYS * 86_400)  # as they come: in order
+        yield record(rng, rates, TENANT, number, at, n_users=N_USERS)
 
 
-async def timed(name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-    took = []
-    for _ in range(N_ASKED):
-        began_s = time.perf_counter()
-        found = await ask()
-        took.append(time.perf_counter() - began_s)
-    print(f"{name}: p95 {sorted(took)[N_ASKED * 95 // 100 - 1] * 1000:.0f} ms")
-    return found
-
-
-async def ask_all(engine: Engine) -> None:
-    books = Books(engine, Redis())
-    reports = Reports(books, Rates({"INR": [(date(2026, 4, 1), Decimal(85))]}))
-    end = START + timedelta(days=N_DAYS)
-    zone = "Asia/Kolkata"
-    span = Span(START, end, zone)
-
-    async def costs(*groups: str) -> list[CostRow]:
-        return await books.costs(
-            "acme", start=START, end=end, timezone=zone, group_by=groups, currency="INR"
-        )
-
-    def focus(row: CostRow) -> dict[str, Any]:
-        return focus_row(row, tenant="acme", currency="INR", timezone=zone, spec=STRONG)
-
-    async def focus_text() -> str:
-        return csv_text(FOCUS_COLUMNS, [focus(row) for row in await costs(*FOCUS_GROUPS)])
-
-    with engine.connect() as connection:
-        ledger = connection.execute(select(func.sum(entries_table.c.micro))).scalar_one()
-    (whole,) = await timed("total", costs)
-    by_day = await timed("by day, model, tier", lambda: costs("day", "model", "tier"))
-    by_user = await timed("by end user", lambda: costs("end_user"))
-    text = await timed("FOCUS file", focus_text)
-    exported = csv.DictReader(io.StringIO(text))
-    saved = await timed(
-        "savings", lambda: reports.savings("acme", span, currency="INR", baseline=STRONG)
+async def settle(ledger: Ledger, one: dict[str, Any]) -> None:
+    """Take a turn through the scripts: open and reserve, then close; or record it alone."""
+    entry, turn = one["entry"], one["turn"]
+    if entry is None:
+        await ledger.record(TENANT, turn)
+        return
+    taken = ("id", "request_id", "tenant", "n", "model", "backend", "tier", "currency", "policy")
+    opening = EntryOpening(
+        **{name: entry[name] for name in taken},
+        **{name: entry[name] for name in ("conversation", "end_user", "kind")},
+        tags=tuple(entry["tags"]),
+        opened_at=datetime.fromtimestamp(entry["opened_us"] / 1e6, UTC),
     )
-    await timed("latencies", lambda: reports.latencies("acme", span))
-    await timed("tier mix", lambda: reports.tier_mix("acme", span, currency="INR"))
-    sums = {
-        "ledger": int(ledger),
-        "total": whole.micro,
-        "by day": sum(row.micro for row in by_day),
-        "by end user": sum(row.micro for row in by_user),
-        "FOCUS": int(sum(Decimal(row["BilledCost"]) for row in exported) * 1_000_000),
-        "savings, actual": saved.actual_micro,
-    }
-    print("all equal" if len(set(sums.values())) == 1 else "NOT equal", sums)
+    closing = EntryClosing(
+        status=entry["status"],
+        closed_at=datetime.fromtimestamp(entry["closed_us"] / 1e6, UTC),
+        charge_micro=entry["charge_micro"],
+        usage=entry["usage"],
+        cost=entry["cost"],
+        error=entry["error"],
+    )
+    held = await ledger.reserve(opening, None, entry["charge_micro"])
+    await ledger.settle(held, closing, turn)
+
+
+async def fill(engine: Engine, redis: Redis, n_turns: int, n_settled: int) -> None:
+    books = Books(engine, redis)
+    await books.keep_days_in({TENANT: ZONE})
+    ledger = Ledger(redis, utc_now, books.settled_in)
+    stream, booked_s, waiting = ledger_keys(TENANT).stream, 0.0, redis.pipeline(transaction=False)
+    for number, one in enumerate(drawn(n_turns, utc_now()), 1):
+        if number <= n_settled:
+            await settle(ledger, one)
+        else:
+            waiting.xadd(stream, {"e": orjson.dumps(one)})
+        if number % CHUNK == 0 or number == n_turns:
+            await waiting.execute()
+            began_s = time.process_time()
+            await books.catch_up(TENANT)
+            booked_s += time.process_time() - began_s
+            sys.stderr.write(f"\r{number:,} turns")
+    say(f"\nbooked {n_turns:,} turns, {booked_s / n_turns * 1e6:.0f} µs of CPU each")
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@contextlib.asynccontextmanager
+async def served(folder: Path, redis_url: str) -> AsyncIterator[tuple[str, psutil.Process]]:
+    """Yield the address and the process of a gateway over the books."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    file = folder / "turnwise.yaml"
+    file.write_text(SETTINGS.format(port=port, redis=redis_url, folder=folder, key=KEY))
+    command = [sys.executable, "-m", "gateway", "serve", "--config", str(file)]
+    with (folder / "gateway.log").open("w") as log:
+        child = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs in this loop
+            command,
+            stdout=log,
+            stderr=log,
+            env={"TURNWISE_ADMIN_KEY": ADMIN_KEY, "PYTHONPATH": ".", "PATH": "/usr/bin:/bin"},
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession() as session:
+            for _ in range(600):
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(f"{url}/readyz") as answer:
+                        if answer.status == 200:
+                            break
+                await asyncio.sleep(0.1)
+        yield url, psutil.Process(child.pid)
+    finally:
+        child.terminate()
+        child.wait()
+
+
+class Asker:
+    """Asks one gateway, signed in to its pages as an administrator."""
+
+    def __init__(self, url: str, process: psutil.Process, session: aiohttp.ClientSession) -> None:
+        self.url, self.process, self.session = url, process, session
+
+    async def text(self, path: str) -> str:
+        """Return what is answered; anything but success ends the run."""
+        headers = {} if path.startswith("/dashboard") else {"authorization": f"Bearer {KEY}"}
+        async with self.session.get(self.url + path, headers=headers) as answer:
+            text = await answer.text()
+            if answer.status != 200:
+                raise SystemExit(f"{path}: {answer.status} {text[:300]}")
+            return text
+
+    async def timed(self, path: str, n_asked: int) -> str:
+        """Return a page's cells of the table: median, 95th percentile, CPU."""
+        took_ms = []
+        before = self.process.cpu_times()
+        for _ in range(n_asked):
+            began_s = time.perf_counter()
+            await self.text(path)
+            took_ms.append((time.perf_counter() - began_s) * 1000)
+        after = self.process.cpu_times()
+        cpu_ms = (after.user + after.system - before.user - before.system) / n_asked * 1000
+        p95 = sorted(took_ms)[-(-n_asked * 95 // 100) - 1]
+        return f"{statistics.median(took_ms):.0f} | {p95:.0f} | {cpu_ms:.0f}"
+
+
+async def sums_of(engine: Engine, ask: Asker, days: str) -> dict[str, int]:
+    """Return what every place makes of all thirty days, in millionths of a rupee."""
+    sums: dict[str, int] = {}
+    with engine.connect() as connection:
+
+        def total(column: Column[Any], *wanted: ColumnElement[bool]) -> int:
+            return int(connection.execute(select(func.sum(column)).where(*wanted)).scalar_one())
+
+        sums["ledger"] = total(entries_table.c.micro)
+        sums["roll-ups"] = total(rollups_table.c.micro)
+        for level in Level:
+            is_level = coarse_table.c.level == level.value
+            sums[f"coarse roll-ups, {level.value}"] = total(coarse_table.c.micro, is_level)
+    for groups in ("", "day,model,tier", "hour", "end_user", "day,model,tier,kind,end_user"):
+        answer = orjson.loads(await ask.text(f"/v1/costs?{days}&group_by={groups}"))
+        sums[f"API, {groups or 'total'}"] = sum(row["cost_micro"] for row in answer["rows"])
+        sums[f"API, total beside {groups}"] = answer["total"]["cost_micro"]
+    began_s = time.perf_counter()
+    export = await ask.text(f"/v1/costs/export?{days}&group_by=day,model,tier,end_user")
+    sums["CSV"] = sum(int(row["cost_micro"]) for row in csv.DictReader(io.StringIO(export)))
+    say(f"CSV by day, model, tier, end user: {len(export):,} bytes, {took(began_s)}")
+    began_s = time.perf_counter()
+    focus = await ask.text(f"/v1/costs/export?{days}&format=focus")
+    costs = [Decimal(row["BilledCost"]) for row in csv.DictReader(io.StringIO(focus))]
+    sums["FOCUS"] = int(sum(costs) * 1_000_000)
+    say(f"FOCUS: {len(costs):,} rows, {len(focus):,} bytes, {took(began_s)}")
+    saved = orjson.loads(await ask.text(f"/v1/savings?{days}"))
+    sums["savings, actual"] = saved["actual"]["cost_micro"]
+    parts = sum(part["cost_micro"] for part in saved["parts"])
+    sums["savings, baseline less its parts"] = saved["baseline"]["cost_micro"] - parts
+    page = await ask.text("/dashboard/spend?days=90")
+    for caption in ("By model", "By tier", "By kind of call"):
+        sums[f"dashboard, {caption}"] = footer(page, caption)
+    exported = await ask.text("/dashboard/spend.csv?days=90")
+    rows = csv.DictReader(io.StringIO(exported))
+    sums["dashboard, CSV"] = sum(int(row["cost_micro"]) for row in rows)
+    return sums
+
+
+def took(began_s: float) -> str:
+    return f"{time.perf_counter() - began_s:.1f} s"
+
+
+def footer(page: str, caption: str) -> int:
+    """Return the sum under a table of a page, in micro-units."""
+    table = page[page.index(f"<caption>{caption}") :]
+    amount = re.search(r'<tfoot>.*?<td class="n">₹([\d,.]+)</td>', table, re.DOTALL)
+    if amount is None:
+        raise SystemExit(f"no sum under {caption!r}")
+    return int(Decimal(amount[1].replace(",", "")) * 1_000_000)
+
+
+async def run(folder: Path, n_turns: int, n_settled: int, n_asked: int) -> bool:
+    engine = open_database(f"sqlite:///{folder}/ledger.db")
+    upgrade(engine)
+    child, redis_url = embedded_redis(folder)
+    async with child, Redis.from_url(redis_url) as redis:
+        await child.wait_ready()
+        with engine.connect() as connection:
+            is_empty = connection.execute(select(turns_table.c.request_id).limit(1)).first() is None
+        if is_empty:
+            await fill(engine, redis, n_turns, n_settled)
+        with engine.connect() as connection:
+            for table in (entries_table, turns_table, rollups_table, coarse_table):
+                n_rows = connection.execute(select(func.count()).select_from(table)).scalar_one()
+                say(f"{table.name}: {n_rows:,} rows")
+        async with served(folder, redis_url) as (url, process), signed_in(url) as session:
+            ask = Asker(url, process, session)
+            today = utc_now().astimezone(ZoneInfo(ZONE)).date()
+            days = f"from={today - timedelta(days=N_DAYS + 1)}&to={today}"
+            sums = await sums_of(engine, ask, days)
+            for name, micro in sums.items():
+                say(f"{name}: {micro:,}")
+            are_equal = len(set(sums.values())) == 1
+            say("all equal\n" if are_equal else "NOT equal\n")
+            say(f"load {psutil.getloadavg()[0]:.1f}, each asked {n_asked} times\n")
+            say("| page or call | p50, ms | p95, ms | CPU, ms |\n|---|---|---|---|")
+            turn = f"req_{TENANT}_{n_turns // 2:08d}"
+            for path in (*(f"/dashboard{page}" for page in PAGES), *CALLS):
+                asked = path.format(days=days, turn=turn)
+                shown = path.replace("{days}&", "").replace("?{days}", "").replace("{turn}", "ID")
+                say(f"| {shown} | {await ask.timed(asked, n_asked)} |")
+            check = "It adds up." in await ask.text("/dashboard")
+            say(f"\nthe first page says that it adds up: {check}")
+    engine.dispose()
+    return are_equal and check
+
+
+@contextlib.asynccontextmanager
+async def signed_in(url: str) -> AsyncIterator[aiohttp.ClientSession]:
+    cookies = aiohttp.CookieJar(unsafe=True)  # of an address without a name
+    async with aiohttp.ClientSession(cookie_jar=cookies) as session:
+        async with session.post(f"{url}/dashboard/login", data={"key": ADMIN_KEY}) as answer:
+            answer.raise_for_status()
+        yield session
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--entries", type=int, default=1_000_000)
-    n_entries = parser.parse_args().entries
-    with tempfile.TemporaryDirectory() as folder:
-        engine = open_database(f"sqlite:///{folder}/ledger.db")
-        upgrade(engine)
-        fill(engine, n_entries)
-        asyncio.run(ask_all(engine))
-        engine.dispose()
+    parser.add_argument("--turns", type=int, default=1_100_000)
+    parser.add_argument("--settled", type=int, default=20_000)
+    parser.add_argument("--asked", type=int, default=40)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as fresh:
+        folder = (options.folder or Path(fresh)).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        good = asyncio.run(run(folder, options.turns, options.settled, options.asked))
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import re
 from datetime import timedelta
+from importlib.resources import files
 from zoneinfo import ZoneInfo
 
 import aiohttp
 import pytest
 
 from gateway.app import utc_now
+from gateway.dashboard import formats
 from tests.synthetic_books import fill
 
 INDIA = ZoneInfo("Asia/Kolkata")
@@ -361,11 +363,33 @@ async def test_what_if_at_todays_threshold_moves_nothing(gateway, reader_of):
     reader = await reader_of(gateway.key)
 
     same = (await reader.get("/dashboard/routing/what-if?threshold=0.55"))[2]
-    none = (await reader.get("/dashboard/routing/what-if?threshold=1"))[2]
 
-    assert "0 turns change tier" in same
-    assert "<b>0\u202f%</b>" in none
+    assert "(as it is now): <b>0</b> of the newest" in same
     assert (await reader.get("/dashboard/routing/what-if?threshold=2"))[0] == 400
+
+
+async def test_what_if_says_what_the_replay_of_such_a_policy_says(gateway, reader_of):
+    fill(gateway.services.database, "demo", now=utc_now(), days=1, per_day=80)
+    document = files("policies").joinpath("default.yaml").read_text()
+    proposed = document.replace("{strong: 0.55}", "{strong: 0.2}")
+
+    today = utc_now().astimezone(INDIA).date()
+    async with gateway.client.post(
+        f"{gateway.url}/admin/tenants/demo/policy/replay",
+        params={"from": (today - timedelta(days=29)).isoformat()},
+        data=proposed,
+        headers={"authorization": f"Bearer {ADMIN_KEY}"},
+    ) as answer:
+        replayed = await answer.json()
+    shown = (await (await reader_of(gateway.key)).get("/dashboard/routing/what-if?threshold=0.2"))[
+        2
+    ]
+
+    assert replayed["n_changed"] > 5
+    changed = f"<b>{replayed['n_changed']}</b> of the newest {replayed['n_turns']} turns"
+    assert changed in shown
+    for name in ("cost_before_micro", "cost_after_micro"):
+        assert formats.money(replayed[name], "INR", short=True) in shown
 
 
 @pytest.mark.parametrize(
