@@ -26,6 +26,7 @@ from gateway.backends import open_backends
 from gateway.backends.base import Backend
 from gateway.backends.engine import MissingBackend
 from gateway.background import Background
+from gateway.budget_watch import WATCH_S, BudgetWatch
 from gateway.dashboard.session import Sessions
 from gateway.database import open_database, upgrade
 from gateway.erasure import Eraser
@@ -52,6 +53,7 @@ from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
 from gateway.token_count import TokenCounter, estimate_tokens, local_counter
 from memory.response_cache import ResponseCache
+from policies.alerts import BudgetAlerts
 from policies.books import Books
 from policies.ledger import Ledger
 from policies.reports import Reports
@@ -155,6 +157,7 @@ async def open_services(
         ledger = Ledger(redis, utc_now, books.settled_in)
         await books.prepare()
         await books.keep_days_in(await tenants.timezones())
+        alerts = BudgetAlerts(database, utc_now)
         audit = AuditLog(database, utc_now)
         await audit.prepare()
         if backends is None:
@@ -223,6 +226,7 @@ async def open_services(
             replicas=replicas,
             policies=policies,
             ledger=ledger,
+            alerts=alerts,
             books=books,
             reports=Reports(books, meter.rates),
             memory=memory,
@@ -236,6 +240,7 @@ async def open_services(
         )
         background.every(1.0, "settling", ledger.send_unsent)
         background.every(0.5, "booking", lambda: _book_touched(services))
+        background.every(WATCH_S, "budget alerts", BudgetWatch(ledger, alerts, metrics).look)
         background.every(30.0, "leases", ledger.renew)
         background.every(RENEW_EVERY_S, "idempotency", idempotency.renew)
         background.every(30.0, "sweep", lambda: _sweep(services))

@@ -21,6 +21,7 @@ from gateway.settings import Settings
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
 from memory.memory import Memory
+from policies.alerts import BudgetAlerts
 from policies.books import Books
 from policies.ledger import Ledger
 from policies.reports import Reports
@@ -41,6 +42,7 @@ class Services:
     replicas: Replicas
     policies: PolicyStore
     ledger: Ledger
+    alerts: BudgetAlerts
     books: Books
     reports: Reports
     memory: Memory

@@ -119,6 +119,12 @@ class Metrics:
                 registry=self.registry,
             )
         )
+        self.budget_alerts = Counter(
+            "turnwise_budget_alerts",
+            "Steps of budgets that were reached, by what happens from then on.",
+            ["action"],
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "turnwise_turns_in_flight",
             "Turns being answered now.",

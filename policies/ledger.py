@@ -114,6 +114,7 @@ class Ledger:
             raise TooManyOpen(place.tenant, max_open)
         state = self._spending.note(place, settled, reserved)
         if outcome == 0:
+            self._spending.note_refusal(place)
             raise _exceeded(place, state, hold_micro)
         reservation = Reservation(opening, place, hold_micro, worst_micro, state)
         self._live[opening.id] = reservation
@@ -213,8 +214,12 @@ class Ledger:
         """
         return await self._spending.state(self._spending.place(tenant, budget, currency), max_age_s)
 
-    def known_states(self) -> Iterator[tuple[Place, BudgetState]]:
-        """Yield what this process was told last of each tenant's running period."""
+    def place(self, tenant: str, budget: Budget | None, currency: str) -> Place:
+        """Return where the tenant's money is counted now; `currency` is its own."""
+        return self._spending.place(tenant, budget, currency)
+
+    def known_states(self) -> Iterator[tuple[Place, BudgetState, bool]]:
+        """Yield what this process was told last of each tenant, and whether a turn was refused."""
         return self._spending.known()
 
     async def renew(self) -> None:

@@ -37,6 +37,7 @@ class Spending:
         self._clock = clock
         self.settled_in_books = settled_in_books
         self._known: dict[str, tuple[Place, float, BudgetState]] = {}
+        self._refusing: dict[str, str] = {}  # tenant -> counter that a turn did not fit
         self._periods: dict[tuple[str, str], Period] = {}
 
     def place(self, tenant: str, budget: Budget | None, currency: str) -> Place:
@@ -55,10 +56,14 @@ class Spending:
         self._known[place.tenant] = (place, self._clock().timestamp(), state)
         return state
 
-    def known(self) -> Iterator[tuple[Place, BudgetState]]:
-        """Yield what is known of each tenant of which this process has heard."""
+    def note_refusal(self, place: Place) -> None:
+        """Remember that a turn did not fit what was left."""
+        self._refusing[place.tenant] = place.keys.spend
+
+    def known(self) -> Iterator[tuple[Place, BudgetState, bool]]:
+        """Yield place and state of each tenant heard of, and whether a turn was refused there."""
         for place, _, state in list(self._known.values()):
-            yield place, state
+            yield place, state, self._refusing.get(place.tenant) == place.keys.spend
 
     async def state(self, place: Place, max_age_s: float) -> BudgetState:
         """Return what is settled and held, no older than asked for.

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date, datetime, timedelta
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 
 from gateway.auth import Principal
 from gateway.errors import RequestError
 from gateway.routes.dependencies import Wired, require
 from gateway.services import Services
 from gateway.spreadsheet import FOCUS_COLUMNS, FOCUS_GROUPS, csv_text, focus_row
+from gateway.tenants import Tenant
 from policies.books import day_bounds
-from policies.costs import GROUPS, CostRow
+from policies.budget import Budget
+from policies.costs import GROUPS, CostRow, parts_of
 from policies.reports import Span
 
 router = APIRouter()
@@ -104,22 +107,37 @@ async def costs(wired: Wired, asked: Asked) -> JSONResponse:
 
 
 @router.get("/v1/costs/export")
-async def export(wired: Wired, asked: Asked, format: Format = "csv") -> Response:
-    """Return costs as a file: the asked groups as CSV, or FOCUS; no cell is read as a formula."""
+async def export(wired: Wired, asked: Asked, format: Format = "csv") -> StreamingResponse:
+    """Return costs as a file: the asked groups as CSV, or FOCUS; no cell is read as a formula.
+
+    It comes in parts, day by day where it tells days apart; `x-parts` says how many will come.
+    """
     await wired.books.catch_up(asked.tenant.id)
-    if format == "focus":
-        columns: Sequence[str] = FOCUS_COLUMNS
-        rows = await _rows(wired, asked, FOCUS_GROUPS)
-        lines = [_focus(wired, asked, row) for row in rows]
-    else:
-        columns = [*asked.groups, *_COUNTS, "cost_micro", "currency"]
-        rows = await _rows(wired, asked, asked.groups)
-        lines = [{**_row(row, asked.currency), "currency": asked.currency} for row in rows]
-    return Response(
-        csv_text(columns, lines),
+    groups = FOCUS_GROUPS if format == "focus" else asked.groups
+    parts = parts_of(asked.start, asked.end, asked.tz, groups)
+    return StreamingResponse(
+        _lines(wired, asked, parts, is_focus=format == "focus"),
         media_type="text/csv; charset=utf-8",
-        headers={"content-disposition": f'attachment; filename="costs-{format}.csv"'},
+        headers={
+            "content-disposition": f'attachment; filename="costs-{format}.csv"',
+            "x-parts": str(len(parts)),
+        },
     )
+
+
+async def _lines(
+    wired: Services, asked: CostQuery, parts: Sequence[tuple[datetime, datetime]], *, is_focus: bool
+) -> AsyncIterator[str]:
+    columns = FOCUS_COLUMNS if is_focus else [*asked.groups, *_COUNTS, "cost_micro", "currency"]
+    currency = {"currency": asked.currency}
+
+    def line(row: CostRow) -> Mapping[str, Any]:
+        return _focus(wired, asked, row) if is_focus else _row(row, asked.currency) | currency
+
+    for number, part in enumerate(parts):
+        rows = await _rows(wired, asked, FOCUS_GROUPS if is_focus else asked.groups, part)
+        # In a worker thread, so that turns go on while a large day is written.
+        yield await asyncio.to_thread(csv_text, columns, map(line, rows), has_head=number == 0)
 
 
 @router.get("/v1/budget")
@@ -146,6 +164,7 @@ async def budget(wired: Wired, principal: Reader) -> JSONResponse:
             "period": state.period,
             "resets_at": state.resets_at.isoformat() if state.resets_at else None,
             "timezone": burn.timezone,
+            "alerts": await _alerts(wired, tenant, policy.budget),
             "burn_down": [
                 {
                     "day": point.day.isoformat(),
@@ -213,11 +232,31 @@ def _focus(wired: Services, asked: CostQuery, row: CostRow) -> dict[str, Any]:
     )
 
 
-async def _rows(wired: Services, asked: CostQuery, groups: Sequence[str]) -> list[CostRow]:
+async def _alerts(wired: Services, tenant: Tenant, budget: Budget | None) -> list[dict[str, Any]]:
+    """Return the steps of the budget that the running period has reached."""
+    found = await wired.alerts.of(wired.ledger.place(tenant.id, budget, tenant.currency))
+    return [
+        {
+            "at": alert.step.at_permyriad / 10_000,
+            "action": alert.step.action,
+            "settled_micro": alert.settled_micro,
+            "reached_at": datetime.fromtimestamp(alert.at_us / 1e6, UTC).isoformat(),
+        }
+        for alert in found
+    ]
+
+
+async def _rows(
+    wired: Services,
+    asked: CostQuery,
+    groups: Sequence[str],
+    part: tuple[datetime, datetime] | None = None,
+) -> list[CostRow]:
+    start, end = part or (asked.start, asked.end)
     return await wired.books.costs(
         asked.tenant.id,
-        start=asked.start,
-        end=asked.end,
+        start=start,
+        end=end,
         timezone=asked.tz,
         group_by=groups,
         currency=None if asked.currency == "USD" else asked.currency,

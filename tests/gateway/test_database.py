@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from gateway import audit, tenants
 from gateway.database import open_database, step_of, upgrade, upgrade_apart
-from policies import store, tables
+from policies import alerts, store, tables
 
 
 def upgraded(path: str) -> str:
@@ -29,7 +29,7 @@ def test_the_steps_lead_to_the_tables_that_the_code_declares(tmp_path: Path) -> 
     engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
     upgrade(engine)
     with engine.connect() as connection:
-        declared = [each.metadata for each in (tables, store, tenants, audit)]
+        declared = [each.metadata for each in (tables, store, tenants, audit, alerts)]
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         differences = compare_metadata(context, declared)
     engine.dispose()
@@ -40,7 +40,7 @@ def test_two_processes_that_start_on_a_fresh_database_both_come_up(tmp_path: Pat
     path = f"{tmp_path}/ledger.db"
     with ProcessPoolExecutor(4, mp_context=get_context("spawn")) as pool:
         steps = list(pool.map(upgraded, [path] * 4))
-    assert steps == ["0005"] * 4
+    assert steps == ["0006"] * 4
 
 
 def test_a_process_apart_brings_the_tables_up_to_date(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from gateway.backends.base import ReplyDelta
 from gateway.errors import BackendBroken, BackendUnavailable
 from policies.usage import Usage
+from tests.fakes import until
 
 from .conftest import ScriptedBackend, running, text_reply
 
@@ -150,3 +151,21 @@ async def test_a_cap_that_is_no_amount_is_refused_with_its_place(settings, amoun
             status, body = response.status, await response.json()
     assert (status, body["error"]["code"]) == (400, "invalid_policy")
     assert ":3: limits.max_cost:" in body["error"]["message"]
+
+
+async def test_a_step_of_the_ladder_is_told_by_the_budget_and_its_ceiling_holds(with_policy):
+    ladder = "[{at: 0.5, ceiling: small}, {at: 1.0, action: refuse}]"
+    policy = with_policy(f'budget: {{limit: "1 INR", ladder: {ladder}}}')
+    answer = ScriptedBackend(*text_reply("Hi", usage=Usage(100, 400)))  # 0.72 INR
+    async with running(policy, far=answer) as gateway:
+        await gateway.chat(model="auto:best", max_tokens=400)
+        _, headers, _ = await gateway.chat("and now?", model="auto:best", max_tokens=10)
+
+        async def alerts():
+            return (await gateway.get("/v1/budget"))[2]["alerts"]
+
+        await until(alerts)
+        (alert,) = await alerts()
+    assert headers["x-turnwise-tier"] == "small"
+    assert (alert["at"], alert["action"]) == (0.5, "ceiling:small")
+    assert alert["settled_micro"] >= 720_000
