@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
+from functools import lru_cache
 from typing import Any
 
 from policies.books import day_bounds
@@ -39,11 +40,14 @@ def harmless(cell: object) -> object:
     return cell
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return a CSV file with a line of column names."""
+def csv_text(
+    columns: Sequence[str], rows: Iterable[Mapping[str, Any]], *, has_head: bool = True
+) -> str:
+    """Return a CSV file, or a later part of one, which has no line of column names."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(columns)
+    if has_head:
+        writer.writerow(columns)
     writer.writerows([harmless(row[name]) for name in columns] for row in rows)
     return text.getvalue()
 
@@ -57,10 +61,7 @@ def focus_row(
 
     Source: FinOps Open Cost and Usage Specification 1.2, columns.
     """
-    day = date.fromisoformat(row.group["day"])
-    first = day.replace(day=1)
-    last = (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)
-    month, charged = day_bounds(first, last, timezone), day_bounds(day, day, timezone)
+    month, charged = _periods(row.group["day"], timezone)
     cost = units(row.usd_micro if currency == "USD" else row.micro)
     n_tokens = row.input_tokens + row.output_tokens
     backend = spec.backend if spec else ""
@@ -70,14 +71,14 @@ def focus_row(
         "BillingAccountId": tenant,
         "BillingAccountName": tenant,
         "BillingCurrency": currency,
-        "BillingPeriodStart": month[0].isoformat(),
-        "BillingPeriodEnd": month[1].isoformat(),
+        "BillingPeriodStart": month[0],
+        "BillingPeriodEnd": month[1],
         "ChargeCategory": "Usage",
         "ChargeClass": "",
         "ChargeDescription": f"{kind} calls to {model}",
         "ChargeFrequency": "Usage-Based",
-        "ChargePeriodStart": charged[0].isoformat(),
-        "ChargePeriodEnd": charged[1].isoformat(),
+        "ChargePeriodStart": charged[0],
+        "ChargePeriodEnd": charged[1],
         "ConsumedQuantity": n_tokens,
         "ConsumedUnit": "Tokens",
         **dict.fromkeys(("BilledCost", "ContractedCost", "EffectiveCost", "ListCost"), cost),
@@ -99,6 +100,19 @@ def focus_row(
         "x_Requests": row.requests,
         "x_Unpriced": row.unpriced,
     }
+
+
+@lru_cache(maxsize=64)
+def _periods(day: str, timezone: str) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Return start and end of a day's month, and of the day, as FOCUS writes moments."""
+    at = date.fromisoformat(day)
+    first = at.replace(day=1)
+    last = (first + timedelta(days=32)).replace(day=1) - timedelta(days=1)
+    month, charged = day_bounds(first, last, timezone), day_bounds(at, at, timezone)
+    return (
+        (month[0].isoformat(), month[1].isoformat()),
+        (charged[0].isoformat(), charged[1].isoformat()),
+    )
 
 
 def units(micro: int) -> str:

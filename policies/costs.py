@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -93,6 +94,28 @@ def read_costs(connection: Connection, asked: CostQuestion) -> list[CostRow]:
         )
         for place, sums in sorted(totals.items())
     ]
+
+
+def parts_of(
+    start: datetime, end: datetime, timezone: str, group_by: Sequence[str]
+) -> list[tuple[datetime, datetime]]:
+    """Return a span in the parts that no row stands across: days where the groups tell days apart.
+
+    Args:
+        start: aware, included.
+        end: aware, excluded.
+        timezone: whose days.
+        group_by: what will be asked of each part.
+    """
+    if not any(name in ("day", "hour") for name in group_by):
+        return [(start, end)]
+    zone = ZoneInfo(timezone)
+    bounds = [start]
+    day = start.astimezone(zone).date()
+    while bounds[-1] < end:
+        day += timedelta(days=1)
+        bounds.append(min(end, datetime(day.year, day.month, day.day, tzinfo=zone)))
+    return list(pairwise(bounds))
 
 
 def _sources(

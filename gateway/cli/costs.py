@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -42,45 +43,38 @@ GroupBy = Annotated[
 ]
 Currency = Annotated[str | None, typer.Option(help="USD, or the tenant's own (the default).")]
 Zone = Annotated[str | None, typer.Option("--tz", help="For days; the tenant's by default.")]
+_COUNTS = ("requests", "input_tokens", "cached_input_tokens", "output_tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
-    """The answer to one question to the books; amounts in micro-units of `currency`."""
+class Question:
+    """What is asked of the books; amounts are in micro-units of `currency`."""
 
+    tenant: str
     first: date
     last: date
     timezone: str
     currency: str
     groups: tuple[str, ...]
-    rows: tuple[CostRow, ...]
 
-    def micro(self, row: CostRow) -> int:
-        """Return a row's cost in the asked currency."""
-        return row.usd_micro if self.currency == "USD" else row.micro
+    def bounds(self) -> tuple[datetime, datetime]:
+        """Return the start of the first day and the end of the last."""
+        from policies.books import day_bounds
 
-    def to_wire(self) -> dict[str, Any]:
-        """Return the answer as `GET /v1/costs` gives it."""
-        rows = [self._row(row) for row in self.rows]
-        counts = ("requests", "input_tokens", "cached_input_tokens", "output_tokens", "cost_micro")
-        return {
-            "from": self.first.isoformat(),
-            "to": self.last.isoformat(),
-            "tz": self.timezone,
-            "currency": self.currency,
-            "rows": rows,
-            "total": {name: sum(row[name] for row in rows) for name in counts},
-            "unpriced_requests": sum(row.unpriced for row in self.rows),
-        }
+        return day_bounds(self.first, self.last, self.timezone)
+
+    async def rows(self, books: Books, start: datetime, end: datetime) -> list[dict[str, Any]]:
+        """Return the rows of a part of the span, as `GET /v1/costs` gives them."""
+        found = await books.costs(
+            self.tenant, start=start, end=end, timezone=self.timezone, group_by=self.groups
+        )
+        return [{**self._row(row), "unpriced": row.unpriced} for row in found]
 
     def _row(self, row: CostRow) -> dict[str, Any]:
         return {
             **row.group,
-            "requests": row.requests,
-            "input_tokens": row.input_tokens,
-            "cached_input_tokens": row.cached_input_tokens,
-            "output_tokens": row.output_tokens,
-            "cost_micro": self.micro(row),
+            **{name: getattr(row, name) for name in _COUNTS},
+            "cost_micro": row.usd_micro if self.currency == "USD" else row.micro,
         }
 
 
@@ -96,19 +90,36 @@ def show(
     as_json: JsonFlag = False,
 ) -> None:
     """Show what a tenant's turns cost, from the roll-ups."""
-    costs = _read(config, tenant, first_day, last_day, group_by, currency, timezone)
-    wire = costs.to_wire()
+
+    async def work() -> tuple[Question, list[dict[str, Any]]]:
+        async with _opened(config) as (books, tenants):
+            asked = _question(tenants, tenant, first_day, last_day, group_by, currency, timezone)
+            return asked, await asked.rows(books, *asked.bounds())
+
+    asked, found = asyncio.run(work())
+    n_unpriced = sum(row.pop("unpriced") for row in found)
+    total = {name: sum(row[name] for row in found) for name in (*_COUNTS, "cost_micro")}
     if as_json:
-        say_json(wire)
+        say_json(
+            {
+                "from": asked.first.isoformat(),
+                "to": asked.last.isoformat(),
+                "tz": asked.timezone,
+                "currency": asked.currency,
+                "rows": found,
+                "total": total,
+                "unpriced_requests": n_unpriced,
+            }
+        )
         return
-    columns = [*costs.groups, "requests", "input_tokens", "output_tokens", "cost"]
+    columns = [*asked.groups, "requests", "input_tokens", "output_tokens", "cost"]
     rows = [
-        [*(row[name] for name in columns[:-1]), money(row["cost_micro"], costs.currency)]
-        for row in (*wire["rows"], {**dict.fromkeys(costs.groups, "total"), **wire["total"]})
+        [*(row[name] for name in columns[:-1]), money(row["cost_micro"], asked.currency)]
+        for row in (*found, {**dict.fromkeys(asked.groups, "total"), **total})
     ]
     say_table(columns, rows)
-    if wire["unpriced_requests"]:
-        say(f"{wire['unpriced_requests']} attempts had no known price and are not in the sums")
+    if n_unpriced:
+        say(f"{n_unpriced} attempts had no known price and are not in the sums")
 
 
 @app.command()
@@ -122,17 +133,33 @@ def export(
     config: ConfigPath = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the same rows as CSV, amounts in whole micro-units."""
+    """Write the same rows as CSV, day by day, amounts in whole micro-units."""
     from gateway.spreadsheet import csv_text
+    from policies.costs import parts_of
 
-    costs = _read(config, tenant, first_day, last_day, group_by, currency, timezone)
-    wire = costs.to_wire()
+    async def work() -> list[dict[str, Any]]:
+        kept: list[dict[str, Any]] = []
+        async with _opened(config) as (books, tenants):
+            asked = _question(tenants, tenant, first_day, last_day, group_by, currency, timezone)
+            columns = [*asked.groups, *_COUNTS, "cost_micro", "currency"]
+            parts = parts_of(*asked.bounds(), asked.timezone, asked.groups)
+            is_shown = sys.stderr.isatty() and not sys.stdout.isatty()
+            bar = typer.progressbar(parts, label="days", file=sys.stderr, hidden=not is_shown)
+            with bar as shown:
+                for number, part in enumerate(shown):
+                    rows = await asked.rows(books, *part)
+                    if as_json:
+                        kept += [{name: row[name] for name in columns[:-1]} for row in rows]
+                        continue
+                    lines = ({**row, "currency": asked.currency} for row in rows)
+                    text = csv_text(columns, lines, has_head=number == 0).rstrip()
+                    if text:
+                        say(text)
+        return kept
+
+    kept = asyncio.run(work())
     if as_json:
-        say_json(wire["rows"])
-        return
-    columns = [*costs.groups, "requests", "input_tokens", "cached_input_tokens", "output_tokens"]
-    rows = [{**row, "currency": costs.currency} for row in wire["rows"]]
-    say(csv_text([*columns, "cost_micro", "currency"], rows).rstrip())
+        say_json(kept)
 
 
 @app.command()
@@ -188,44 +215,38 @@ def money(micro: int, currency: str) -> str:
     return f"{micro / 1_000_000:.6f} {currency}"
 
 
-def _read(
-    config: Path | None,
+def _question(
+    tenants: Mapping[str, Tenant],
     tenant_id: str,
     first_day: datetime | None,
     last_day: datetime | None,
     group_by: str,
     currency: str | None,
     timezone: str | None,
-) -> Costs:
-    from policies.books import day_bounds
+) -> Question:
+    tenant = tenants.get(tenant_id)
+    if tenant is None:
+        raise CommandFailed(f"there is no tenant {tenant_id!r}")
+    zone = _zone(timezone or tenant.timezone)
+    unit = (currency or tenant.currency).upper()
+    if unit not in ("USD", tenant.currency):
+        raise CommandFailed(f"amounts are kept in USD and {tenant.currency}", code=2)
+    today = datetime.now(ZoneInfo(zone)).date()
+    first = first_day.date() if first_day else today
+    last = last_day.date() if last_day else today
+    if last < first:
+        raise CommandFailed(f"--to {last} is before --from {first}", code=2)
+    return Question(tenant_id, first, last, zone, unit, _groups(group_by))
+
+
+def _groups(text: str) -> tuple[str, ...]:
     from policies.costs import GROUPS
 
-    groups = tuple(name.strip() for name in group_by.split(",") if name.strip())
+    groups = tuple(name.strip() for name in text.split(",") if name.strip())
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise CommandFailed(f"no such group: {unknown[0]}; there are {', '.join(GROUPS)}", code=2)
-
-    async def work() -> Costs:
-        async with _opened(config) as (books, tenants):
-            tenant = tenants.get(tenant_id)
-            if tenant is None:
-                raise CommandFailed(f"there is no tenant {tenant_id!r}")
-            zone = _zone(timezone or tenant.timezone)
-            unit = (currency or tenant.currency).upper()
-            if unit not in ("USD", tenant.currency):
-                raise CommandFailed(f"amounts are kept in USD and {tenant.currency}", code=2)
-            today = datetime.now(ZoneInfo(zone)).date()
-            first = first_day.date() if first_day else today
-            last = last_day.date() if last_day else today
-            if last < first:
-                raise CommandFailed(f"--to {last} is before --from {first}", code=2)
-            start, end = day_bounds(first, last, zone)
-            rows = await books.costs(
-                tenant_id, start=start, end=end, timezone=zone, group_by=groups
-            )
-            return Costs(first, last, zone, unit, groups, tuple(rows))
-
-    return asyncio.run(work())
+    return groups
 
 
 @asynccontextmanager

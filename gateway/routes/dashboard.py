@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from datetime import timedelta
 
 from fastapi import APIRouter, Request, Response
@@ -18,6 +20,7 @@ from gateway.routes import dashboard_access, dashboard_policies, dashboard_turns
 from gateway.routes.dependencies import Wired
 from gateway.routes.page_route import PageRoute, Shown, page
 from gateway.services import Services
+from gateway.spreadsheet import csv_text
 from policies.costs import GROUPS
 from policies.forecast import BurnDown
 
@@ -171,21 +174,11 @@ def _remaining(burn: BurnDown) -> Sequence[tuple[str, int]]:
 
 async def _csv_of(wired: Services, view: View, group: str) -> AsyncIterator[str]:
     columns = ("day", group, *_EXPORT_COLUMNS, "cost_micro", "currency")
-    yield ",".join(columns) + "\r\n"
     for back in range(view.days - 1, -1, -1):
         day = view.today - timedelta(days=back)
-        rows = await lines(wired, view, view.span_of(day, day), group)
-        text = ""
-        for row in rows:
-            cells = [day.isoformat(), _cell(row.value)]
-            cells += [str(getattr(row, name)) for name in _EXPORT_COLUMNS]
-            text += ",".join([*cells, str(row.cost_micro), view.currency]) + "\r\n"
+        found = await lines(wired, view, view.span_of(day, day), group)
+        fixed = {"day": day.isoformat(), "currency": view.currency}
+        rows = ({**asdict(line), **fixed, group: line.value} for line in found)
+        text = await asyncio.to_thread(csv_text, columns, rows, has_head=back == view.days - 1)
         if text:
             yield text
-
-
-def _cell(text: str) -> str:
-    """Return a quoted cell that no spreadsheet runs. Source: OWASP, CSV Injection."""
-    if text.startswith(("=", "+", "-", "@", "\t", "\r")):
-        text = "'" + text
-    return '"' + text.replace('"', '""') + '"'

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+from datetime import timedelta
 from decimal import Decimal
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from gateway.app import utc_now
 from gateway.backends.base import ReplyDelta
 from gateway.errors import BackendBroken
 from policies.usage import Usage
+from tests.synthetic_books import fill
 
 from .conftest import ScriptedBackend, running, text_reply
 
@@ -72,6 +76,25 @@ async def test_api_csv_and_focus_tell_the_same_sum(settings):
     assert sum(Decimal(row["BilledCost"]) for row in focus) * 1_000_000 == whole
     assert {row["BillingCurrency"] for row in focus} == {"INR"}
     assert {row["tag"] for row in tagged} == {"a", "b", "'=1+1", ""}
+
+
+async def test_an_export_comes_day_by_day_with_one_head_and_the_whole_sum(settings):
+    async with running(settings) as gateway:
+        fill(gateway.services.database, "demo", now=utc_now(), days=9, per_day=12)
+        today = utc_now().astimezone(ZoneInfo("Asia/Kolkata")).date()
+        span = f"from={today - timedelta(days=9)}&to={today}"
+        _, _, costs = await gateway.get(f"/v1/costs?{span}&group_by=day,model,end_user")
+        path = f"{gateway.url}/v1/costs/export?{span}&group_by=day,model,end_user"
+        async with gateway.client.get(path, headers=gateway.auth()) as response:
+            n_parts = response.headers["x-parts"]
+            text = await response.text()
+    rows = list(csv.DictReader(io.StringIO(text)))
+    keys = ("day", "model", "end_user", "cost_micro")
+    assert n_parts == "10"
+    assert text.count("cost_micro") == 1
+    assert [[row[key] for key in keys] for row in rows] == [
+        [str(row[key]) for key in keys] for row in costs["rows"]
+    ]
 
 
 async def test_a_turn_costs_the_same_streamed_or_not(settings):
