@@ -252,7 +252,7 @@ def _of_correctness(row: dict[str, Any]) -> Example:
 def _of_difficulty(row: dict[str, Any]) -> Example:
     level = row.get("level")
     if row["source"] == "gsm8k_train":
-        level = row["steps"] + 0.5 * row["calcs"] + row["has_div"] + row["has_dec"]
+        level = row["steps"]
     return Example(
         source=row["source"],
         text=row["prompt"],

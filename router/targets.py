@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from router.dataset import Example, by_source
 from router.features import turn_text_of
 from router.network import FORMATS, Floats
+from router.tokens import words_of
 
 # The share of turns that a small model gets wrong, where no outcomes are known: set by hand.
 _ASSUMED_LEVEL = {"chat": 0.03, "command": 0.06, "support": 0.10}
@@ -47,7 +48,7 @@ def levels(examples: Sequence[Example]) -> Floats:
     values = np.full(len(examples), np.nan)
     for source, rows in by_source(list(examples)).items():
         part = [examples[row] for row in rows]
-        stated = np.array([example.level for example in part])
+        stated = np.array([example.level for example in part], float)
         if source in _NOT_LEARNED_FROM:
             continue
         if part[0].scores:
@@ -55,6 +56,7 @@ def levels(examples: Sequence[Example]) -> Floats:
         elif source == "phrases":
             values[rows] = stated
         elif source == "gsm8k_train":
+            stated[_also_with_outcomes(part, examples)] = np.nan
             lengths = np.log([len(example.text) for example in part])
             demand = _standard(_standard(stated) + _SHARE_OF_LENGTH * _standard(lengths))
             values[rows] = np.clip(_STEPS_LEVEL + _PER_STEPS * demand, 0.05, 0.95)
@@ -66,8 +68,17 @@ def levels(examples: Sequence[Example]) -> Floats:
     return values.astype(np.float32)
 
 
+def _also_with_outcomes(part: Sequence[Example], examples: Sequence[Example]) -> NDArray[Any]:
+    """Return which word problems stand in the data a second time, with outcomes: bool [part].
+
+    Those are what the ranking of word problems is checked with, so their steps teach nothing.
+    """
+    known = {tuple(words_of(each.text)) for each in examples if each.source == "gsm8k"}
+    return np.array([tuple(words_of(each.text)) in known for each in part], bool)
+
+
 def _standard(values: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray((values - values.mean()) / max(float(values.std()), 1e-6))
+    return np.asarray((values - np.nanmean(values)) / max(float(np.nanstd(values)), 1e-6))
 
 
 def _assumed(example: Example) -> float:

@@ -115,3 +115,14 @@ def test_share_alike_sources_never_shape_the_weights():
 def test_phrases_hold_short_replies_in_every_language():
     languages = {phrase.language for phrase in read_phrases() if phrase.needs_context}
     assert languages == {"en", "hi", "hi-Latn", "mr", "bn", "ta", "te"}
+
+
+def test_a_word_problem_with_outcomes_teaches_no_steps():
+    problem, other = "sum of 7 + 3 is what", "sum of 3 + 3"
+    made = [
+        Example("gsm8k_train", problem, level=4.0),
+        Example("gsm8k_train", other, level=2.0),
+        Example("gsm8k", f"{problem}?".upper().rstrip("?"), scores={"a": 1.0}),
+    ]
+    known = np.isfinite(levels(made))
+    assert known.tolist() == [False, True, False]
