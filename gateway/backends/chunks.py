@@ -95,8 +95,8 @@ class ReplyReader:
             if delta is not None:
                 yield delta
 
-    def whole(self, body: Any) -> Iterator[ReplyDelta]:
-        """Yield one delta for each choice of a reply that was not streamed.
+    def whole(self, body: Any) -> list[ReplyDelta]:
+        """Return one delta for each choice of a reply that was not streamed.
 
         Raises:
             BackendError: the body is an error, or no whole reply.
@@ -105,14 +105,15 @@ class ReplyReader:
             raise BackendBroken(self.backend, "The upstream's answer is not a JSON object.")
         if body.get("error"):
             raise error_of(self.backend, body["error"], status=None, has_begun=False)
-        if isinstance(body.get("usage"), dict):
-            self.usage = body["usage"]
+        usage = body.get("usage")
+        if isinstance(usage, dict):
+            self.usage = usage
         self.model = body.get("model")
         self.fingerprint = body.get("system_fingerprint")
         deltas = [self._delta_of(choice, "message") for choice in body.get("choices") or ()]
         if not self.is_complete:
             raise BackendBroken(self.backend, "The upstream's answer has an unfinished choice.")
-        yield from (delta for delta in deltas if delta is not None)
+        return [delta for delta in deltas if delta is not None]
 
     def end(self) -> ReplyEnd:
         """Return the end of the reply with what was told about it."""

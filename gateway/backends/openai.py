@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -108,57 +108,79 @@ class OpenAIBackend:
         """Yield the reply's deltas and then one ReplyEnd; see `Backend`."""
         reader = ReplyReader(self.name)
         started_s = asyncio.get_running_loop().time()
-        response = await self._open(call, started_s)
+        if not call.is_stream:
+            for delta in reader.whole(await self._whole(call, started_s)):
+                yield delta
+            yield reader.end()
+            return
+        response = await self._begun(call, started_s)
         try:
-            if call.is_stream and response.content_type != "application/json":
+            if response.content_type != "application/json":
                 async with aclosing(self._deltas(call, response, reader, started_s)) as deltas:
                     async for delta in deltas:
                         yield delta
             else:
-                body = await self._read_json(response, started_s + call.total_s)
-                for delta in reader.whole(body):
+                for delta in reader.whole(await self._rest(response, started_s + call.total_s)):
                     yield delta
             yield reader.end()
             await _drain(response)
         finally:
-            # Closes the connection, and so stops generation, unless the answer was read to its end.
-            response.close() if not response.content.at_eof() else response.release()
+            _let_go(response)
+
+    # One answer that is not streamed, under one deadline.
+
+    async def _whole(self, call: Call, started_s: float) -> Any:
+        response: aiohttp.ClientResponse | None = None
+        try:
+            async with asyncio.timeout_at(started_s + call.total_s):
+                response = await self._send(call)
+                return self._json_of(await response.read())
+        except TimeoutError as error:
+            raise self._timeout_of(error, call.total_s) from error
+        except _BROKEN_CONNECTION as error:
+            reason = f"{self.name} {_reason_of(error)}"
+            failure = BackendUnavailable if response is None else BackendBroken
+            raise failure(self.name, reason) from error
+        finally:
+            if response is not None:
+                _let_go(response)
 
     # One request: out, and its headers back.
 
-    async def _open(self, call: Call, started_s: float) -> aiohttp.ClientResponse:
-        data = orjson.dumps(_body_of(call), default=_plain)
-        headers = self._headers
-        if self._sends_scope:
-            headers = headers.copy()
-            headers[SCOPE_HEADER] = call.scope
-            if call.target_ttft_ms is not None:
-                headers[TARGET_HEADER] = str(call.target_ttft_ms)
-        wait_s = call.first_token_s if call.is_stream else call.total_s
+    async def _begun(self, call: Call, started_s: float) -> aiohttp.ClientResponse:
         try:
-            async with asyncio.timeout_at(started_s + wait_s):
-                response = await self._send(data, headers)
-                if response.status != 200:
-                    raise await self._error_of(response)
-                return response
+            async with asyncio.timeout_at(started_s + call.first_token_s):
+                return await self._send(call)
         except TimeoutError as error:
-            raise self._timeout_of(error, wait_s) from error
+            raise self._timeout_of(error, call.first_token_s) from error
         except _BROKEN_CONNECTION as error:
             raise BackendUnavailable(self.name, f"{self.name} {_reason_of(error)}") from error
 
-    async def _send(self, data: bytes, headers: CIMultiDict[str]) -> aiohttp.ClientResponse:
+    async def _send(self, call: Call) -> aiohttp.ClientResponse:
+        data, headers = orjson.dumps(_body_of(call), default=_plain), self._headers_of(call)
         loop = asyncio.get_running_loop()
         sent_s = loop.time()
         try:
-            return await self._session.post(
-                self._url, data=data, headers=headers, allow_redirects=False
-            )
+            response = await self._post(data, headers)
         except (aiohttp.ServerDisconnectedError, ConnectionResetError):
             if loop.time() - sent_s > _STALE_S:
                 raise
-        return await self._session.post(
-            self._url, data=data, headers=headers, allow_redirects=False
-        )
+            response = await self._post(data, headers)
+        if response.status != 200:
+            raise await self._error_of(response)
+        return response
+
+    def _post(self, data: bytes, headers: CIMultiDict[str]) -> Awaitable[aiohttp.ClientResponse]:
+        return self._session.post(self._url, data=data, headers=headers, allow_redirects=False)
+
+    def _headers_of(self, call: Call) -> CIMultiDict[str]:
+        if not self._sends_scope:
+            return self._headers
+        headers = self._headers.copy()
+        headers[SCOPE_HEADER] = call.scope
+        if call.target_ttft_ms is not None:
+            headers[TARGET_HEADER] = str(call.target_ttft_ms)
+        return headers
 
     async def _error_of(self, response: aiohttp.ClientResponse) -> BackendError:
         async with response:
@@ -176,14 +198,17 @@ class OpenAIBackend:
             retry_after_s=retry_after_s(response.headers, datetime.now(UTC)),
         )
 
-    async def _read_json(self, response: aiohttp.ClientResponse, deadline_s: float) -> Any:
+    async def _rest(self, response: aiohttp.ClientResponse, deadline_s: float) -> Any:
+        """Return the body of a server that was asked to stream and does not."""
         try:
             async with asyncio.timeout_at(deadline_s):
-                text = await response.read()
+                return self._json_of(await response.read())
         except TimeoutError as error:
             raise self._timeout_of(error, None) from error
         except _BROKEN_CONNECTION as error:
             raise BackendBroken(self.name, f"{self.name} {_reason_of(error)}") from error
+
+    def _json_of(self, text: bytes) -> Any:
         try:
             return orjson.loads(text)
         except orjson.JSONDecodeError as error:
@@ -291,6 +316,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def _let_go(response: aiohttp.ClientResponse) -> None:
+    """Give the connection back, or close it where the answer goes on: that stops generation."""
+    response.release() if response.content.at_eof() else response.close()
 
 
 async def _drain(response: aiohttp.ClientResponse) -> None:
