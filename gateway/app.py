@@ -25,6 +25,7 @@ from gateway.auth import Authenticator
 from gateway.backends import open_backends
 from gateway.backends.base import Backend
 from gateway.backends.engine import MissingBackend
+from gateway.backends.retry import Retry
 from gateway.background import Background
 from gateway.budget_watch import WATCH_S, BudgetWatch
 from gateway.dashboard.session import Sessions
@@ -161,7 +162,9 @@ async def open_services(
         audit = AuditLog(database, utc_now)
         await audit.prepare()
         if backends is None:
-            backends = await stack.enter_async_context(open_backends(settings))
+            backends = await stack.enter_async_context(
+                open_backends(settings, Retry(metrics.retried))
+            )
         models = serve_models(settings, backends)
         background = await stack.enter_async_context(Background())
         meter = Meter(

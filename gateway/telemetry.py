@@ -125,12 +125,22 @@ class Metrics:
             ["action"],
             registry=self.registry,
         )
+        self.retries = Counter(
+            "turnwise_upstream_retries",
+            "Requests sent to an upstream once more, because it had not begun on the first.",
+            ["backend"],
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "turnwise_turns_in_flight",
             "Turns being answered now.",
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+
+    def retried(self, backend: str) -> None:
+        """Count a request that goes to an upstream once more."""
+        self.retries.labels(backend).inc()
 
     def exposition(self) -> bytes:
         """Return every metric in the OpenMetrics text format."""

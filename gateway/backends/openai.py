@@ -23,6 +23,7 @@ from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.backends.chunks import ReplyReader, error_of
 from gateway.backends.event_stream import EventStream, EventTooLarge
 from gateway.backends.load_probe import LoadProbe
+from gateway.backends.retry import Retry
 from gateway.errors import BackendBroken, BackendError, BackendTimeout, BackendUnavailable
 from router.request import Load
 
@@ -75,6 +76,7 @@ class OpenAIBackend:
         sends_scope: whether the server is our own engine, which wants `x-turnwise-scope`.
         headers: further headers of every request.
         probe: tells how busy the server is; whoever opened it closes it.
+        retry: when the server is asked again; None for never.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class OpenAIBackend:
         sends_scope: bool = False,
         headers: Mapping[str, str] | None = None,
         probe: LoadProbe | None = None,
+        retry: Retry | None = None,
     ) -> None:
         self.name = name
+        self._retry = retry
         self._probe = probe
         self._url = URL(f"{base_url.rstrip('/')}/chat/completions")
         self._session = session
@@ -133,7 +137,7 @@ class OpenAIBackend:
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout_at(started_s + call.total_s):
-                response = await self._send(call)
+                response = await self._send(call, started_s + call.total_s)
                 return self._json_of(await response.read())
         except TimeoutError as error:
             raise self._timeout_of(error, call.total_s) from error
@@ -150,14 +154,33 @@ class OpenAIBackend:
     async def _begun(self, call: Call, started_s: float) -> aiohttp.ClientResponse:
         try:
             async with asyncio.timeout_at(started_s + call.first_token_s):
-                return await self._send(call)
+                return await self._send(call, started_s + call.first_token_s)
         except TimeoutError as error:
             raise self._timeout_of(error, call.first_token_s) from error
         except _BROKEN_CONNECTION as error:
             raise BackendUnavailable(self.name, f"{self.name} {_reason_of(error)}") from error
 
-    async def _send(self, call: Call) -> aiohttp.ClientResponse:
+    async def _send(self, call: Call, deadline_s: float) -> aiohttp.ClientResponse:
         data, headers = orjson.dumps(_body_of(call), default=_plain), self._headers_of(call)
+        try:
+            return await self._ask(data, headers)
+        except (BackendError, aiohttp.ClientConnectorError) as error:
+            if not await self._has_waited(error, deadline_s):
+                raise
+        return await self._ask(data, headers)
+
+    async def _has_waited(self, error: Exception, deadline_s: float) -> bool:
+        """Wait before a second request; return False at once where none is worth it."""
+        if self._retry is None:
+            return False
+        pause_s = self._retry.pause_s(error, deadline_s - asyncio.get_running_loop().time())
+        if pause_s is None:
+            return False
+        self._retry.on_retry(self.name)
+        await asyncio.sleep(pause_s)
+        return True
+
+    async def _ask(self, data: bytes, headers: CIMultiDict[str]) -> aiohttp.ClientResponse:
         loop = asyncio.get_running_loop()
         sent_s = loop.time()
         try:

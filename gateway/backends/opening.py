@@ -13,6 +13,7 @@ from gateway.backends.engine import EngineBackend, MissingBackend, stats_probe
 from gateway.backends.litellm import LitellmBackend
 from gateway.backends.load_probe import LoadProbe, VllmLoad
 from gateway.backends.openai import OpenAIBackend, http_session
+from gateway.backends.retry import Retry
 from gateway.backends.simulated import SimulatedBackend
 from gateway.settings import BackendSettings, Settings, is_installed, keep_litellm_offline
 
@@ -20,10 +21,10 @@ _ENGINE_NEEDS = ("torch", "transformers", "safetensors")
 
 
 @asynccontextmanager
-async def open_backends(settings: Settings) -> AsyncIterator[Mapping[str, Backend]]:
+async def open_backends(settings: Settings, retry: Retry) -> AsyncIterator[Mapping[str, Backend]]:
     """Yield every configured backend by its name; processes and connections end with the context.
 
-    Local engines are started, not waited for.
+    Local engines are started, not waited for, and not asked again: they answer for themselves.
     """
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(
@@ -31,7 +32,7 @@ async def open_backends(settings: Settings) -> AsyncIterator[Mapping[str, Backen
         )
         opened: dict[str, Backend] = {}
         for name, backend in settings.backends.items():
-            opened[name] = await _open(backend, settings, session, stack)
+            opened[name] = await _open(backend, settings, session, retry, stack)
         yield opened
 
 
@@ -39,6 +40,7 @@ async def _open(
     backend: BackendSettings,
     settings: Settings,
     session: aiohttp.ClientSession,
+    retry: Retry,
     stack: AsyncExitStack,
 ) -> Backend:
     name = backend.name
@@ -75,6 +77,7 @@ async def _open(
             session=session,
             api_key=backend.api_key,
             probe=await _metrics_probe(backend.metrics_url, session, stack),
+            retry=retry,
         )
     else:
         opened = LitellmBackend(

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.backends.openai import OpenAIBackend, http_session, retry_after_s
+from gateway.backends.retry import Retry
 from gateway.errors import (
     BackendBroken,
     BackendError,
@@ -399,3 +400,96 @@ async def test_a_connection_is_used_again_after_a_whole_stream(
         assert connector is not None
         ports.add(len(connector._conns))
     assert ports == {1}
+
+
+@pytest.fixture
+def retried() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def patient(upstream: FakeUpstream, retried: list[str]) -> AsyncIterator[OpenAIBackend]:
+    retry = Retry(retried.append, draw=lambda: 0.01)
+    async with http_session(connect_s=1.0) as session:
+        yield OpenAIBackend("up", upstream.base_url, session=session, retry=retry)
+
+
+@pytest.mark.parametrize("call", [CALL, WHOLE])
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [(502, {}), (503, {}), (503, {"retry_after_ms": "5"}), (429, {"retry_after_ms": "5"})],
+)
+async def test_a_failure_that_may_pass_is_asked_again_once_and_counted(
+    patient: OpenAIBackend,
+    upstream: FakeUpstream,
+    retried: list[str],
+    call: Call,
+    status: int,
+    headers: dict[str, str],
+) -> None:
+    upstream.answer = lambda body: (
+        answering(status, {"error": "not now"}, **headers) if len(upstream.bodies) == 1 else None
+    )
+    assert isinstance((await events_of(patient, call))[-1], ReplyEnd)
+    assert (len(upstream.bodies), retried) == (2, ["up"])
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (400, {}),
+        (401, {}),
+        (500, {}),
+        (504, {}),
+        (429, {}),
+        (429, {"retry_after": "7"}),
+        (503, {"retry_after": "7"}),
+    ],
+)
+async def test_a_failure_that_stays_or_takes_long_to_pass_is_not_asked_again(
+    patient: OpenAIBackend,
+    upstream: FakeUpstream,
+    retried: list[str],
+    status: int,
+    headers: dict[str, str],
+) -> None:
+    upstream.answer = lambda body: answering(status, {"error": "no"}, **headers)
+    await failure_of(patient)
+    assert (len(upstream.bodies), retried) == (1, [])
+
+
+async def test_a_second_failure_stands(
+    patient: OpenAIBackend, upstream: FakeUpstream, retried: list[str]
+) -> None:
+    upstream.answer = lambda body: answering(503, {"error": "no"})
+    assert (await failure_of(patient)).status == 503
+    assert (len(upstream.bodies), retried) == (2, ["up"])
+
+
+async def test_a_wait_past_the_deadline_is_not_begun(
+    patient: OpenAIBackend, upstream: FakeUpstream, retried: list[str]
+) -> None:
+    upstream.answer = lambda body: answering(429, {"error": "busy"}, retry_after="1.9")
+    failure = await failure_of(patient, replace(CALL, first_token_s=1.5))
+    assert isinstance(failure, BackendOverloaded)
+    assert retried == []
+
+
+async def test_a_refused_connection_is_tried_again(retried: list[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with http_session() as session:
+        retry = Retry(retried.append, draw=lambda: 0.01)
+        url = f"http://127.0.0.1:{port}/v1"
+        backend = OpenAIBackend("up", url, session=session, retry=retry)
+        assert type(await failure_of(backend)) is BackendUnavailable
+    assert retried == ["up"]
+
+
+async def test_an_answer_that_broke_after_it_began_is_not_asked_again(
+    patient: OpenAIBackend, upstream: FakeUpstream, retried: list[str]
+) -> None:
+    upstream.answer, upstream.is_cut = lambda body: [event(chunk({"content": "a"}))], True
+    await failure_of(patient)
+    assert (len(upstream.bodies), retried) == (1, [])
