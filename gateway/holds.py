@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import date
 from decimal import Decimal
 
 from gateway.models import ServedModel
@@ -43,7 +44,7 @@ class Hold:
 
 
 def output_tokens_of(
-    model: ServedModel, turn: Turn, input_tokens: int, cap_usd: Decimal | None
+    model: ServedModel, turn: Turn, input_tokens: int, cap_usd: Decimal | None, day: date
 ) -> int:
     """Return the most output tokens of a turn on a model, all its choices together.
 
@@ -54,30 +55,33 @@ def output_tokens_of(
     if cap_usd is None:
         return most_tokens
     affordable = affordable_output_tokens(
-        model.spec.price, input_tokens=input_tokens, cap_usd=cap_usd
+        model.spec.price_on(day), input_tokens=input_tokens, cap_usd=cap_usd
     )
     return most_tokens if affordable is None else max(n_choices, min(most_tokens, affordable))
 
 
-def hold_for(plan: Plan, expected: ExpectedOutput, tenant: str, *, is_learned: bool) -> Hold:
+def hold_for(
+    plan: Plan, expected: ExpectedOutput, tenant: str, day: date, *, is_learned: bool
+) -> Hold:
     """Return what one of the plan's models costs: the dearest of them, for one will answer.
 
     Args:
         plan: what may be asked.
         expected: what was learned of answers.
         tenant: whose answers.
+        day: prices are those of this day, UTC.
         is_learned: whether what was learned counts; without it the worst case is expected.
     """
     worst = held = Decimal(0)
     for model in plan.models:
         most_tokens = plan.output_tokens(model)
-        usd = _most_usd(model, plan.input_tokens, most_tokens, MAX_BUSY_S)
+        usd = _most_usd(model, day, plan.input_tokens, most_tokens, MAX_BUSY_S)
         worst = max(worst, usd)
         usual = expected.of(tenant, model.spec.name) if is_learned else None
         if usual is not None:
             tokens = min(usual.output_tokens, most_tokens)
             busy_s = MAX_BUSY_S if usual.busy_s is None else usual.busy_s
-            usd = _most_usd(model, plan.input_tokens, tokens, busy_s)
+            usd = _most_usd(model, day, plan.input_tokens, tokens, busy_s)
         held = max(held, usd)
     return Hold(min(held, worst), worst)
 
@@ -95,7 +99,11 @@ def cap_usd(cap: Amount, asked_usd: Decimal | None, rate: Decimal) -> Decimal:
 
 
 def check_cap(
-    plan: Plan, model: ServedModel, cap_usd: Decimal | None, spent_usd: Decimal = Decimal(0)
+    plan: Plan,
+    model: ServedModel,
+    cap_usd: Decimal | None,
+    day: date,
+    spent_usd: Decimal = Decimal(0),
 ) -> None:
     """Check that asking this model of the plan cannot pass the cap of one turn.
 
@@ -108,14 +116,16 @@ def check_cap(
     if cap_usd is None:
         return
     output_tokens = plan.output_tokens(model)
-    most_usd = spent_usd + _most_usd(model, plan.input_tokens, output_tokens, 0.0)
+    most_usd = spent_usd + _most_usd(model, day, plan.input_tokens, output_tokens, 0.0)
     if most_usd > cap_usd:
         raise CostCapExceeded(model.spec.name, cap_usd, most_usd)
 
 
-def _most_usd(model: ServedModel, input_tokens: int, output_tokens: int, busy_s: float) -> Decimal:
+def _most_usd(
+    model: ServedModel, day: date, input_tokens: int, output_tokens: int, busy_s: float
+) -> Decimal:
     usd = worst_case_usd(
-        model.spec.price,
+        model.spec.price_on(day),
         input_tokens=input_tokens,
         output_tokens=output_tokens,
         busy_s=busy_s,

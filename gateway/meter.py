@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from gateway.backends.base import ReplyDelta, ReplyEnd
-from gateway.holds import Hold, Plan, cap_usd, check_cap, hold_for
+from gateway.holds import Hold, Plan, cap_usd, check_cap, hold_for, output_tokens_of
 from gateway.models import ServedModel, ServedModels
 from gateway.telemetry import Degradations
 from gateway.tenants import Tenant
@@ -78,7 +78,7 @@ class Meter:
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
         metered = MeteredTurn(self, turn, tenant, policy, disclosure, plan)
-        check_cap(plan, plan.models[0], metered.cap_usd)
+        check_cap(plan, plan.models[0], metered.cap_usd, self.price_day())
         opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
             hold = self.hold_for(plan, tenant, policy)
@@ -134,6 +134,16 @@ class Meter:
         except LedgerUnavailable as error:
             self._degradations.failed("ledger", error, reservation.opening.request_id)
 
+    def price_day(self) -> date:
+        """Return the day whose prices count: providers' days are UTC."""
+        return self.clock().astimezone(UTC).date()
+
+    def output_tokens(
+        self, model: ServedModel, turn: Turn, input_tokens: int, cap_usd: Decimal | None
+    ) -> int:
+        """Return the most output tokens of a turn on a model, all its choices together."""
+        return output_tokens_of(model, turn, input_tokens, cap_usd, self.price_day())
+
     def cap_usd(self, turn: Turn, tenant: Tenant, policy: Policy) -> Decimal | None:
         """Return the most that the turn may cost: the policy's cap or the caller's, the lower."""
         cap = policy.limits.max_cost
@@ -147,7 +157,13 @@ class Meter:
         budget = policy.budget
         if budget is None:
             return Hold(Decimal(0), Decimal(0))
-        return hold_for(plan, self.expected, tenant.id, is_learned=budget.overshoot_micro > 0)
+        return hold_for(
+            plan,
+            self.expected,
+            tenant.id,
+            self.price_day(),
+            is_learned=budget.overshoot_micro > 0,
+        )
 
     async def extend(
         self,
@@ -319,7 +335,7 @@ class MeteredTurn:
         total = _sum(self._disclosure.cost, cost)
         spent_usd = Decimal(total.usd_micro if total else 0) / MICRO
         plan = self._plan.after(following, input_tokens)
-        check_cap(plan, following, self.cap_usd, spent_usd)
+        check_cap(plan, following, self.cap_usd, self._meter.price_day(), spent_usd)
         if self.reservation is not None:
             hold = self._meter.hold_for(plan, self._tenant, self._policy)
             await self._meter.extend(
@@ -339,7 +355,8 @@ class MeteredTurn:
     ) -> Cost | None:
         return cost_of(
             usage,
-            model.spec.price,
+            # That of the day it was asked: what was held went by the same.
+            model.spec.price_on(self._asked_at.astimezone(UTC).date()),
             currency=self._tenant.currency,
             rates=self._meter.rates,
             at=self._meter.today_of(self._tenant),

@@ -20,7 +20,7 @@ from gateway.attempts import Attempts, PreparedCall
 from gateway.auth import Principal
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.background import Background
-from gateway.holds import Plan, output_tokens_of
+from gateway.holds import Plan
 from gateway.load import Loads
 from gateway.meter import Meter, MeteredTurn, turn_record
 from gateway.models import ServedModel, ServedModels
@@ -258,9 +258,11 @@ class Responder:
         models = [self._models[name] for name in (decision.model, *decision.fallbacks)]
         first_call = await self._call(path, models[0])
         n_input = first_call.input_tokens
-        plan = Plan(
-            models, n_input, lambda m: output_tokens_of(m, path.turn, n_input, path.cap_usd)
-        )
+
+        def most_tokens(model: ServedModel) -> int:
+            return self._meter.output_tokens(model, path.turn, n_input, path.cap_usd)
+
+        plan = Plan(models, n_input, most_tokens)
         metered = await self._meter.open(path.turn, path.tenant, path.policy, path.disclosure, plan)
         attempts = Attempts(
             path.turn,
@@ -318,7 +320,7 @@ class Responder:
         params = dict(turn.params)
         if (asked, path.policy.budget, path.cap_usd) != (None, None, None):
             # A hold is a promise only where the reply cannot outgrow it.
-            most_tokens = output_tokens_of(model, turn, context.tokens, path.cap_usd)
+            most_tokens = self._meter.output_tokens(model, turn, context.tokens, path.cap_usd)
             params["max_completion_tokens"] = most_tokens // turn.n_choices
         call = Call(
             model=spec.upstream_name,

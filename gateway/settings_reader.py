@@ -15,6 +15,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from gateway.dated_tables import table_errors
 from gateway.keys import new_key
 from gateway.price_library import library_price
 from gateway.providers import strong_tier, with_strong_tier
@@ -35,8 +36,8 @@ from gateway.settings import (
     keep_secret,
     secret_in,
 )
-from gateway.settings_schema import Configuration, ModelSection
-from policies.catalog import ModelCatalog, ModelSpec, Price
+from gateway.settings_schema import BackendSection, Configuration, ModelSection, PriceSection
+from policies.catalog import DatedPrice, ModelCatalog, ModelSpec, Price
 from policies.document import Document, DocumentError, load_document, validate
 from policies.errors import DocumentErrors
 
@@ -67,6 +68,7 @@ def read_configuration(
         base = path.resolve().parent
     configuration = validate(Configuration, _with_secrets(document, environ))
     _check_references(configuration, document, base)
+    _check_tables(configuration, document, datetime.now(UTC).date())
     if configuration.fx is None:
         rates = validate(Configuration, _with_secrets(default, environ)).fx
         configuration = configuration.model_copy(update={"fx": rates})
@@ -137,6 +139,19 @@ def _check_references(configuration: Configuration, document: Document, base: Pa
         raise DocumentErrors(errors)
 
 
+def _check_tables(configuration: Configuration, document: Document, today: date) -> None:
+    errors = []
+    for pair, rates in (configuration.fx or {}).items():
+        errors += table_errors(rates, document, ("fx", pair), today, may_end=False)
+    for name, model in configuration.models.items():
+        if isinstance(model.price, tuple):
+            has_list_price = _list_price(model, configuration.backends[model.backend]) is not None
+            path = ("models", name, "price")
+            errors += table_errors(model.price, document, path, today, may_end=has_list_price)
+    if errors:
+        raise DocumentErrors(errors)
+
+
 def _settings(
     configuration: Configuration,
     base: Path,
@@ -197,7 +212,7 @@ def _catalog(
             upstream_name=model.name,
             context_tokens=model.context_tokens,
             max_output_tokens=model.max_output_tokens,
-            price=_price(model, backend),
+            **_prices(model, backend, datetime.now(UTC).date()),
             supports=supports,
             region=model.region or backend.region,
             is_simulated=backend.is_simulated,
@@ -205,10 +220,22 @@ def _catalog(
     return ModelCatalog(specs)
 
 
-def _price(model: ModelSection, backend: BackendSettings) -> Price | None:
-    """Return the configured price, else the list price of a provider's model."""
-    if model.price is not None:
-        return Price(**model.price.model_dump())
+def _prices(model: ModelSection, backend: BackendSettings, today: date) -> dict[str, Any]:
+    """Return the fields of a model's prices: the configured ones, else a provider's list price."""
+    if isinstance(model.price, PriceSection):
+        return {"price": Price(**model.price.model_dump())}
+    listed = _list_price(model, backend)
+    if model.price is None:
+        return {"price": listed}
+    dated = tuple(
+        DatedPrice(row.since, row.to, Price(**row.model_dump(exclude={"since", "to"})))
+        for row in sorted(model.price, key=lambda row: row.since)
+    )
+    spec = ModelSpec("", "", "", 0, dated_prices=dated, list_price=listed)
+    return {"price": spec.price_on(today), "dated_prices": dated, "list_price": listed}
+
+
+def _list_price(model: ModelSection, backend: BackendSettings | BackendSection) -> Price | None:
     if backend.kind not in ("openai", "litellm"):
         return None
     return library_price(

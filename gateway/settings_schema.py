@@ -11,7 +11,15 @@ from decimal import Decimal
 from typing import Annotated, Literal
 from zoneinfo import available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
 TenantId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -137,6 +145,24 @@ class PriceSection(Section):
         return self
 
 
+class DatedPriceSection(PriceSection):
+    """A price that holds from one day to another, UTC, both included."""
+
+    since: date = Field(alias="from")
+    to: date | None = None
+
+
+def _price_kind(value: object) -> str:
+    return "dated" if isinstance(value, list | tuple) else "one"
+
+
+AnyPrice = Annotated[
+    Annotated[PriceSection, Tag("one")]
+    | Annotated[tuple[DatedPriceSection, ...], Field(min_length=1), Tag("dated")],
+    Discriminator(_price_kind),
+]
+
+
 class ModelSection(Section):
     """One entry of `models:`; left out, `supports` is everything but nothing for an engine."""
 
@@ -144,7 +170,7 @@ class ModelSection(Section):
     name: str
     context_tokens: int = Field(ge=16, le=100_000_000)
     max_output_tokens: int | None = Field(default=None, ge=1)
-    price: PriceSection | None = None
+    price: AnyPrice | None = None
     supports: tuple[Feature, ...] | None = None
     region: str | None = None
 
@@ -171,6 +197,7 @@ class RateSection(Section):
     """One dated exchange rate."""
 
     since: date = Field(alias="from")
+    to: date | None = None
     rate: Decimal = Field(gt=0, le=1_000_000_000, allow_inf_nan=False)
 
 

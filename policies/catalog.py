@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from decimal import Decimal
 
 
@@ -23,8 +24,21 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class DatedPrice:
+    """A price that holds from its first day to its last one, UTC, both included; None is no end."""
+
+    first: date
+    last: date | None
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of the catalogue; `region` None is outside every boundary but `any`."""
+    """One model of the catalogue; `region` None is outside every boundary but `any`.
+
+    `price` is the one that estimates are made with: where there are dated prices, that of the day
+    of the start. `list_price` counts on days that no dated price holds.
+    """
 
     name: str
     backend: str
@@ -35,6 +49,17 @@ class ModelSpec:
     supports: frozenset[str] = field(default_factory=frozenset)
     region: str | None = None
     is_simulated: bool = False
+    dated_prices: tuple[DatedPrice, ...] = ()
+    list_price: Price | None = None
+
+    def price_on(self, day: date) -> Price | None:
+        """Return what the model costs on a day, UTC; None where that is unknown."""
+        if not self.dated_prices:
+            return self.price
+        for dated in reversed(self.dated_prices):
+            if dated.first <= day and (dated.last is None or day <= dated.last):
+                return dated.price
+        return self.list_price
 
 
 class ModelCatalog(Mapping[str, ModelSpec]):

@@ -6,6 +6,8 @@ import asyncio
 import csv
 import io
 from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -14,6 +16,7 @@ import pytest
 from gateway.app import utc_now
 from gateway.backends.base import ReplyDelta
 from gateway.errors import BackendBroken
+from policies.catalog import DatedPrice, ModelCatalog, Price
 from policies.usage import Usage
 from tests.synthetic_books import fill
 
@@ -152,3 +155,15 @@ async def test_the_budget_tells_its_days_and_where_it_leads(settings):
         _, _, budget = await gateway.get("/v1/budget")
     assert budget["burn_down"][-1]["total_micro"] == budget["settled_micro"] > 0
     assert budget["forecast"]["expected_micro"] >= budget["settled_micro"]
+
+
+async def test_an_answer_costs_the_price_of_its_day(settings):
+    today = datetime.now(UTC).date()
+    spec = settings.catalog["local-small"]
+    dated = DatedPrice(today, None, Price(Decimal(5), None, None, Decimal(7)))
+    catalog = ModelCatalog({**settings.catalog, spec.name: replace(spec, dated_prices=(dated,))})
+    answer = ScriptedBackend(*text_reply("Hi", usage=Usage(1000, 100)))
+    async with running(replace(settings, catalog=catalog), answer) as gateway:
+        _, headers, _ = await gateway.chat()
+        turn = await gateway.turn(headers["x-request-id"])
+    assert turn["cost_micro"] == 80 * (5 * 1000 + 7 * 100)
