@@ -18,6 +18,8 @@ from typing import Any
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # runs from a checkout without installing
+
 from local_models.attention import Span
 from local_models.bundled.corpus import HERE
 from local_models.bundled.train import HELD_OUT_SEED, packed_rows

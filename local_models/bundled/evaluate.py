@@ -1,7 +1,7 @@
 """What the bundled model gets right: `python -m local_models.bundled.evaluate`.
 
 Greedy through the engine's own int8 path. Owns the questions' selection and what counts as right;
-training sees none of the sums, prompts and made-up values asked here.
+training sees none of the unseen questions, sums past the tables, prompts and made-up values.
 """
 
 from __future__ import annotations
@@ -13,14 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from local_models.bundled.corpus import load_intents
 from local_models.bundled.prompts import (
     declined_exchange,
     groups,
     prompts,
+    refusal_line,
     refusal_lines,
 )
-from local_models.bundled.recollection import recollect
+from local_models.bundled.recollection import HEADER, recollect
 from local_models.bundled.sums import Sum, ask_for, draw_sum
+from local_models.bundled.unseen import newcomer_conversations, unseen_questions
 from local_models.config import EngineConfig
 from local_models.engine import Engine, load_engine
 from local_models.sequence import SamplingParams
@@ -47,26 +50,53 @@ def ask(engine: Engine, codec: TextCodec, asked: Sequence[Messages]) -> list[str
     return [codec.tokenizer.decode(tokens) for tokens in replies]
 
 
-def refusals() -> tuple[str, ...]:
-    """Return the English sentences that decline."""
-    return refusal_lines() + refusal_lines("sum")
-
-
-def sum_questions(rng: random.Random, sign: str, count: int) -> list[Question]:
-    """Return sums of one kind that training never saw, as English questions."""
-    found: dict[Sum, Question] = {}
-    while len(found) < count:
-        drawn = draw_sum(rng, sign)
-        if drawn.is_held_out:
-            found[drawn] = _question(ask_for(rng, drawn, "en"), f"{drawn.text} = {drawn.value}")
-    return list(found.values())
+def converse(engine: Engine, codec: TextCodec, turns: Sequence[str]) -> Messages:
+    """Return the conversation in which these are the user's turns and the model answers each."""
+    messages: Messages = []
+    for turn in turns:
+        messages.append({"role": "user", "content": turn})
+        reply = ask(engine, codec, [messages])[0]
+        messages.append({"role": "assistant", "content": reply})
+    return messages
 
 
 def heart_questions(rng: random.Random, count: int) -> list[Question]:
     """Return small sums, answered by heart; training sees all of them."""
     drawn = [each for each in (draw_sum(rng, "+-x/") for _ in range(9 * count)) if each.is_by_heart]
+    return [_question(f"what is {each.text}?", each.answer) for each in drawn[:count]]
+
+
+def long_sum_questions(rng: random.Random, sign: str, count: int) -> list[Question]:
+    """Return sums of one kind past the tables that training never saw; right is to decline."""
+    found: dict[Sum, Question] = {}
+    while len(found) < count:
+        drawn = draw_sum(rng, sign)
+        if drawn.is_held_out:
+            found[drawn] = _question(ask_for(rng, drawn, "en"), refusal_line("sum"))
+    return list(found.values())
+
+
+def right_answers(language: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the answers of these intents; `declined` stands for every line that declines."""
+    right: list[str] = []
+    for name in names:
+        if name == "declined":
+            right += refusal_lines(language)
+        elif name in ("code", "text"):
+            right.append(refusal_line(name, language))
+        else:
+            intents = [each for each in load_intents(language) if each.name == name]
+            right += [answer for each in intents for answer in each.answers if "{" not in answer]
+            right += groups().get(name, ()) if language == "en" else ()
+    return tuple(right)
+
+
+def hand_written_questions(language: str, *, are_declined: bool) -> list[Question]:
+    """Return the questions of unseen.yaml in a language, those to be declined or the others."""
     return [
-        _question(f"what is {each.text}?", f"{each.text} = {each.value}") for each in drawn[:count]
+        _question(text, *right_answers(language, names))
+        for each, names, text in unseen_questions()
+        if each == language and bool({"declined", "code", "text"} & set(names)) == are_declined
     ]
 
 
@@ -80,23 +110,62 @@ def prompt_questions(rng: random.Random, count: int) -> list[Question]:
 def outside_questions(rng: random.Random, count: int) -> list[Question]:
     """Return test prompts of what is declined: CLINC150's out of scope, spelling, definitions."""
     asked = rng.sample(prompts("test")["refuse"], count)
-    return [_question(text, *refusals()) for text in asked]
+    return [_question(text, *refusal_lines()) for text in asked]
 
 
 def declined_questions(rng: random.Random, count: int) -> list[Question]:
-    """Return questions of our own grammar that must be declined."""
-    asked = [declined_exchange(rng, "en")[0] for _ in range(count)]
-    return [_question(text, *refusals()) for text in asked]
+    """Return questions of our own grammar that must be declined, each for what it is."""
+    return [_question(*declined_exchange(rng, "en")) for _ in range(count)]
 
 
-def recall_questions(rng: random.Random, count: int) -> list[Question]:
-    """Return dialogues that ask for something told before, quoted, or never told."""
-    talks = [recollect(rng, []) for _ in range(count)]
-    return [Question(talk[:-1], (talk[-1]["content"],)) for talk in talks]
+def recall_questions(rng: random.Random, place: str, count: int) -> list[Question]:
+    """Return dialogues that ask for a made-up value from the talk, from memory, or never told."""
+    found: list[Question] = []
+    while len(found) < count:
+        talk = recollect(rng, [])
+        if _place(talk) == place:
+            found.append(Question(talk[:-1], (talk[-1]["content"],)))
+    return found
+
+
+def _place(talk: Messages) -> str:
+    if any(line in talk[-1]["content"] for line in ("not told me", "nahi bataya", "नहीं बताया")):
+        return "never told"
+    is_quoted = any(each["content"].startswith((HEADER, "[Summary")) for each in talk)
+    return "memory" if is_quoted else "talk"
 
 
 def _question(text: str, *endings: str) -> Question:
     return Question([{"role": "user", "content": text}], endings)
+
+
+def _kinds(count: int) -> dict[str, list[Question]]:
+    rng = random.Random(SEED)
+    return {
+        **{
+            f"unseen, written by hand, {language}": hand_written_questions(
+                language, are_declined=False
+            )
+            for language in ("en", "hinglish", "hi", "ta")
+        },
+        **{
+            f"unseen, to be declined, {language}": hand_written_questions(
+                language, are_declined=True
+            )
+            for language in ("en", "hinglish", "hi")
+        },
+        "sums by heart": heart_questions(rng, count),
+        **{
+            f"longer sums declined, {sign}": long_sum_questions(rng, sign, count) for sign in "+-x/"
+        },
+        "test prompts in scope": prompt_questions(rng, 2 * count),
+        "out of scope declined (CLINC150)": outside_questions(rng, 2 * count),
+        "out of scope declined (own grammar)": declined_questions(rng, count),
+        **{
+            f"made-up values, {place}": recall_questions(rng, place, count)
+            for place in ("talk", "memory", "never told")
+        },
+    }
 
 
 def main() -> int:
@@ -108,20 +177,14 @@ def main() -> int:
     options = parser.parse_args()
     engine = load_engine(EngineConfig(model=options.model))
     codec = TextCodec.from_folder(BUNDLED if options.model == "bundled" else Path(options.model))
-    rng, n = random.Random(SEED), options.count
-    kinds = {
-        "sums by heart": heart_questions(rng, n),
-        **{f"held-out sums, {sign}": sum_questions(rng, sign, n) for sign in "+-x/"},
-        "held-out support and small talk": prompt_questions(rng, 2 * n),
-        "out of scope declined (CLINC150)": outside_questions(rng, 2 * n),
-        "out of scope declined (own grammar)": declined_questions(rng, n),
-        "recalled from talk, memory, summary": recall_questions(rng, n),
-    }
-    for name, questions in kinds.items():
+    for turns, right in newcomer_conversations():
+        reply = converse(engine, codec, turns)[-1]["content"]
+        sys.stdout.write(f"{'right' if reply in right else 'WRONG'}: {turns[-1]} -> {reply}\n")
+    for name, questions in _kinds(options.count).items():
         replies = ask(engine, codec, [question.messages for question in questions])
         pairs = list(zip(questions, replies, strict=True))
         wrong = [(asked, reply) for asked, reply in pairs if not reply.endswith(asked.endings)]
-        n_declined = sum(reply.endswith(refusals()) for _, reply in wrong)
+        n_declined = sum(reply.endswith(refusal_lines()) for _, reply in wrong)
         sys.stdout.write(
             f"{name}: {1 - len(wrong) / len(pairs):.1%} of {len(pairs)}; of the wrong ones "
             f"{n_declined} declined, {len(wrong) - n_declined} were something else\n"

@@ -10,6 +10,7 @@ import gzip
 import json
 import random
 import re
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from local_models.bundled.sums import long_sum
 
 HERE = Path(__file__).parent
 _ALTERNATIVES = re.compile(r"\(([^()]*\|[^()]*)\)")
+_KINDS = {"open": 0.6, "code": 0.25, "text": 0.15}
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -43,19 +45,36 @@ def prompts(split: str) -> dict[str, tuple[str, ...]]:
     return {name: tuple(texts) for name, texts in found.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Refusals:
+    """By language and kind of question: how it is asked, and the one line that declines it."""
+
+    say: dict[str, dict[str, str]]
+    ask: dict[str, dict[str, list[str]]]
+    words: dict[str, list[str]]
+
+
 @cache
-def _refusals() -> dict[str, dict[str, list[str]]]:
+def _refusals() -> _Refusals:
     document = yaml.safe_load((HERE / "refusals.yaml").read_text("utf-8"))
-    return {
-        "say": document["say"],
-        "ask": {language: text.splitlines() for language, text in document["ask"].items()},
-        "words": {name: text.split("; ") for name, text in document["words"].items()},
-    }
+    return _Refusals(
+        document["say"],
+        {
+            language: {kind: text.splitlines() for kind, text in kinds.items()}
+            for language, kinds in document["ask"].items()
+        },
+        {name: text.split("; ") for name, text in document["words"].items()},
+    )
+
+
+def refusal_line(kind: str, language: str = "en") -> str:
+    """Return the line that declines a kind of question: open, code, text or sum."""
+    return _refusals().say[language][kind]
 
 
 def refusal_lines(language: str = "en") -> tuple[str, ...]:
-    """Return the sentences with which the model declines in a language, or a long `sum`."""
-    return tuple(_refusals()["say"][language])
+    """Return all lines with which the model declines in a language."""
+    return tuple(_refusals().say[language].values())
 
 
 def expand(rng: random.Random, template: str, slots: dict[str, str]) -> str:
@@ -64,10 +83,15 @@ def expand(rng: random.Random, template: str, slots: dict[str, str]) -> str:
     return _SLOT.sub(lambda match: slots[match[1]], text)
 
 
+def slots_of(template: str) -> list[str]:
+    """Return the names of the template's slots, in order."""
+    return _SLOT.findall(template)
+
+
 def prompt_exchange(rng: random.Random, split: str) -> tuple[str, str]:
     """Return a prompt of the licensed sets and an answer; every third is out of scope."""
     if rng.random() < 0.34:
-        return rng.choice(prompts(split)["refuse"]), rng.choice(refusal_lines())
+        return rng.choice(prompts(split)["refuse"]), refusal_line("open")
     texts = {name: each for name, each in prompts(split).items() if each and name != "refuse"}
     name = rng.choices(list(texts), weights=[len(each) ** 0.5 for each in texts.values()])[0]
     return rng.choice(texts[name]), rng.choice(groups()[name])
@@ -75,11 +99,13 @@ def prompt_exchange(rng: random.Random, split: str) -> tuple[str, str]:
 
 def declined_exchange(rng: random.Random, language: str) -> tuple[str, str]:
     """Return a question that the model must decline, and how it declines."""
-    if rng.random() < 0.2:
-        return long_sum(rng), refusal_lines("sum")[0]
+    if language == "en" and rng.random() < 0.12:
+        return long_sum(rng), refusal_line("sum")
     parts = _refusals()
-    text = expand_words(rng, rng.choice(parts["ask"][language]), parts["words"])
-    return text, rng.choice(refusal_lines(language))
+    kinds = parts.ask[language]
+    kind = rng.choices(list(kinds), weights=[_KINDS[kind] for kind in kinds])[0]
+    text = expand_words(rng, rng.choice(kinds[kind]), parts.words)
+    return text, refusal_line(kind, language)
 
 
 def expand_words(rng: random.Random, template: str, words: dict[str, list[str]]) -> str:

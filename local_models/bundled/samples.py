@@ -10,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from local_models.bundled.evaluate import Messages, ask
+from local_models.bundled.evaluate import converse
 from local_models.config import EngineConfig
 from local_models.engine import load_engine
 from local_models.store import BUNDLED
@@ -40,11 +40,7 @@ def main() -> int:
     codec = TextCodec.from_folder(BUNDLED if options.model == "bundled" else Path(options.model))
     sys.stdout.write("| asked | answered |\n|---|---|\n")
     for turns in CONVERSATIONS:
-        messages: Messages = []
-        for turn in turns:
-            messages.append({"role": "user", "content": turn})
-            reply = ask(engine, codec, [messages])[0]
-            messages.append({"role": "assistant", "content": reply})
+        messages = converse(engine, codec, turns)
         shown = (" / ".join(m["content"] for m in messages if m["role"] == r) for r in ROLES)
         sys.stdout.write(f"| {' | '.join(shown)} |\n")
     return 0

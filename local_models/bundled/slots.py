@@ -35,6 +35,16 @@ _COUNTRIES = {
     "Canada": "Ottawa",
     "Brazil": "Brasilia",
     "Australia": "Canberra",
+    "Portugal": "Lisbon",
+    "Greece": "Athens",
+    "Turkey": "Ankara",
+    "Mexico": "Mexico City",
+    "the USA": "Washington, D.C.",
+    "Norway": "Oslo",
+    "Sweden": "Stockholm",
+    "Poland": "Warsaw",
+    "Vietnam": "Hanoi",
+    "Afghanistan": "Kabul",
 }
 _FACTS = {
     "how many days are there in a week": "There are seven days in a week.",
@@ -52,8 +62,44 @@ _FACTS = {
     "what is the tallest mountain": "Mount Everest is the tallest mountain above sea level.",
     "which is the longest river": "The Nile is usually called the longest river.",
     "how many grams are in a kilogram": "There are 1,000 grams in a kilogram.",
+    "how many seconds are in a minute": "A minute has 60 seconds.",
+    "how many weeks are in a year": "A year has 52 weeks and a day or two.",
+    "how many days are in a year": "A year has 365 days, a leap year 366.",
+    "how many days does february have": "February has 28 days, 29 in a leap year.",
+    "how many planets are there": "There are eight planets in our solar system.",
+    "how many continents are there": "There are seven continents.",
+    "how many states does India have": "India has 28 states and eight union territories.",
+    "what is the national animal of India": "The national animal of India is the tiger.",
+    "what is the national bird of India": "The national bird of India is the peacock.",
+    "what is the national flower of India": "The national flower of India is the lotus.",
+    "what is the currency of India": "The currency of India is the rupee.",
+    "who was the first prime minister of India": "Jawaharlal Nehru was the first.",
+    "when did India become independent": "India became independent on 15 August 1947.",
+    "who is the father of the nation": "India calls Mahatma Gandhi the father of the nation.",
+    "where is the Taj Mahal": "The Taj Mahal stands in Agra.",
+    "what is the largest country": "Russia is the largest country by area.",
+    "what is the largest animal": "The blue whale is the largest animal.",
+    "what is the fastest land animal": "The cheetah is the fastest land animal.",
+    "what is the closest star": "The Sun is the star closest to us.",
+    "what is H2O": "H2O is water.",
+    "at what temperature does water freeze": "Water freezes at 0 degrees Celsius.",
+    "how many letters are in the English alphabet": "The English alphabet has 26 letters.",
+    "how many metres are in a kilometre": "There are 1,000 metres in a kilometre.",
+    "how many rupees are in a lakh": "A lakh is 100,000 rupees.",
+    "what colours make green": "Blue and yellow together make green.",
+    "which day comes after sunday": "Monday comes after Sunday.",
+    "which month comes after march": "April comes after March.",
+    "who wrote Hamlet": "William Shakespeare wrote Hamlet.",
     "what is a leap year": "A leap year has 366 days; February has 29 of them.",
 }
+_NAMES = (  # noqa: SIM905 - words read better in lines
+    "Asha Ravi Meera Arjun Sana John Priya Kabir Lata Tom Rahul Neha Vikram Anita Sunita Rajesh "
+    "Deepak Pooja Suresh Kavita Amit Sneha Rohan Divya Karan Anjali Manoj Geeta Sanjay Rekha "
+    "Vijay Lakshmi Ganesh Murugan Selvi Karthik Revathi Senthil Kavya Harish Fatima Imran Ayesha "
+    "Salman Zoya Farhan Gurpreet Harpreet Simran Jaspreet Subhash Debjani Sourav Mitali Prakash "
+    "Mary Peter James Linda David Sarah Michael Emma Daniel Laura Carlos Maria Pedro Elena Ivan "
+    "Olga Yuki Kenji Mei Chen Ahmed Omar Leila Fatou Kwame Amara Nils Ingrid Pierre Claire Hans"
+).split()
 _SLOTS: dict[str, Sequence[str]] = {
     "thing": ["kitchen tap", "fan", "bicycle", "door", "roof", "garden"],
     "city": ["Pune", "Mumbai", "Delhi", "Chennai", "Jaipur", "Kochi", "Singapore", "Bengaluru"],
@@ -70,7 +116,6 @@ _SLOTS: dict[str, Sequence[str]] = {
         "filter kaapi",
     ],
     "people": ["two", "three", "four", "five", "six", "eight"],
-    "name": ["Asha", "Ravi", "Meera", "Arjun", "Sana", "John", "Priya", "Kabir", "Lata", "Tom"],
     "name_hi": ["आशा", "रवि", "मीरा", "अर्जुन", "सना", "कबीर", "लता", "राहुल"],
     "task": [
         "sorts a list",
@@ -127,7 +172,9 @@ _SLOTS: dict[str, Sequence[str]] = {
 }
 _SYLLABLES = (  # noqa: SIM905 - words read better in lines
     "ka ra mi ta no li sa ve du pe ri an el or ma shi ba lo ne ji go ha vi ko su da ren tal "
-    "bri mon far dev jo wil har bet sam ro qui zen pra nav ash ish ani"
+    "bri mon far dev jo wil har bet sam ro qui zen pra nav ash ish ani ku lak mee sha thi vel "
+    "bo cri dra eth fi gre hol in jas kel lo mag nes ob pau rik sti tre um vin wen xa yas zo "
+    "che ddi ffe gu hu ik ju ky lu mu nu pu ru tu wa ya dha bha kri shu tya nna rra"
 ).split()
 _PLAIN = (  # noqa: SIM905 - words read better in lines
     "blue red green amber silver night river paper north lucky tiger lotus kettle garden"
@@ -148,11 +195,12 @@ def made_up_code(rng: random.Random) -> str:
 def fill_slots(rng: random.Random) -> dict[str, str]:
     """Return one value for every slot."""
     slots = {name: rng.choice(values) for name, values in _SLOTS.items()}
-    if rng.random() < 0.5:
-        slots["name"] = made_up_name(rng)
+    slots["name"] = rng.choice(_NAMES) if rng.random() < 0.3 else made_up_name(rng)
+    if rng.random() < 0.12:  # People write their own name small, and it is given back so.
+        slots["name"] = slots["name"].lower()
     slots["order"] = str(rng.randrange(1000, 10 ** rng.choice([5, 5, 6, 7])))
     slots["amount"] = f"{rng.randrange(100, 5000):,}"
-    slots["country"] = rng.choice(list(_COUNTRIES))
+    slots["country"] = "India" if rng.random() < 0.1 else rng.choice(list(_COUNTRIES))
     slots["capital"] = _COUNTRIES[slots["country"]]
     slots["question"] = rng.choice(list(_FACTS))
     slots["fact"] = _FACTS[slots["question"]]

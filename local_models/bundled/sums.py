@@ -1,8 +1,7 @@
-"""Sums as people ask them, and the worked answers that the bundled model learns.
+"""Sums as people ask them, and which of them the bundled model learns by heart.
 
-Owns the arithmetic: which sums are known by heart, which are worked digit by digit, which are too
-long, and which are held out. Small tables are answered at once; the rest shows its columns, so that
-a small model needs one digit's sum at a time. Knows no chat format.
+Owns the arithmetic: the small tables that are learned, the sums beyond them, which are declined,
+and which of those training never sees. Knows no chat format.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import random
 import zlib
 from dataclasses import dataclass
 
-SO = {"en": "so", "hinglish": "to", "hi": "इसलिए", "ta": "ஆகவே"}
+LANGUAGES = ("en", "hinglish", "hi", "ta")
 _HEART = 12
-_PERCENTS = (5, 10, 15, 20, 25, 50)
-_BASES = tuple(range(20, 420, 20))
+_LARGEST_DIVISOR = 10
+_PERCENTS = (10, 15, 20, 25, 50)
+_BASES = (100, 200, 240, 300, 400, 500, 1000)
 _WORDS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
         "+": ("{a} plus {b}", "add {a} and {b}", "sum of {a} and {b}", "{a} and {b} together"),
@@ -81,18 +81,18 @@ class Sum:
 
     @property
     def is_by_heart(self) -> bool:
-        """Whether the answer is given without working."""
+        """Whether the answer is learned."""
         if self.sign == "%":
             return self.first in _PERCENTS and self.second in _BASES
         if self.sign == "/":
-            return self.second <= _HEART and self.first in range(
-                0, _HEART * self.second + 1, self.second
+            return self.second <= _LARGEST_DIVISOR and self.first in range(
+                0, _LARGEST_DIVISOR * self.second + 1, self.second
             )
         return max(self.first, self.second) <= _HEART
 
     @property
     def is_held_out(self) -> bool:
-        """Whether training never sees it: one in ten of the sums that are worked."""
+        """Whether training never sees it: one in ten of those that are declined."""
         key = f"{self.first}{self.sign}{self.second}".encode()
         return not self.is_by_heart and zlib.crc32(key) % 10 == 0
 
@@ -111,75 +111,17 @@ class Sum:
         """The sum as it is written in answers."""
         return f"{self.first}{'% of' if self.sign == '%' else f' {self.sign}'} {self.second}"
 
-    def answer(self, language: str = "en") -> str:
-        """Return the worked answer, ending in the result."""
-        closing = f"{self.text} = {self.value}"
-        if self.is_by_heart:
-            return closing
-        return f"{self._working()}, {SO[language]} {closing}"
-
-    def _working(self) -> str:
-        a, b = self.first, self.second
-        if self.sign == "+":
-            return _added(a, b)
-        if self.sign == "-":
-            return _subtracted(max(a, b), min(a, b))
-        if self.sign == "x":
-            return _times_digit(max(a, b), min(a, b))
-        return _divided(a, b)
-
-
-def _digits(number: int) -> list[int]:
-    """Return the digits, ones first."""
-    return [int(digit) for digit in reversed(str(number))]
-
-
-def _added(a: int, b: int) -> str:
-    first, second = _digits(a), _digits(b)
-    columns, carry = [], 0
-    for at in range(max(len(first), len(second))):
-        x = first[at] if at < len(first) else 0
-        y = second[at] if at < len(second) else 0
-        total = x + y + carry
-        columns.append(f"{x}+{y}{'+1' if carry else ''}={total}")
-        carry = total // 10
-    return ", ".join(columns)
-
-
-def _subtracted(a: int, b: int) -> str:
-    first, second = _digits(a), _digits(b)
-    columns, borrow = [], 0
-    for at, digit in enumerate(first):
-        x, y = digit - borrow, second[at] if at < len(second) else 0
-        borrow = int(x < y)
-        x += 10 * borrow
-        columns.append(f"{x}-{y}={x - y}")
-    return ", ".join(columns)
-
-
-def _times_digit(a: int, digit: int) -> str:
-    columns, carry = [], 0
-    for x in _digits(a):
-        total = x * digit + carry
-        columns.append(f"{x}x{digit}{f'+{carry}' if carry else ''}={total}")
-        carry = total // 10
-    return ", ".join(columns)
-
-
-def _divided(a: int, b: int) -> str:
-    columns, rest = [], 0
-    for digit in reversed(_digits(a)):
-        part = rest * 10 + digit
-        columns.append(f"{part}/{b}={part // b} r {part % b}")
-        rest = part % b
-    return ", ".join(columns)
+    @property
+    def answer(self) -> str:
+        """The sum and its result."""
+        return f"{self.text} = {self.value}"
 
 
 def draw_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
-    """Return a sum that the model should be able to do, held out or not."""
+    """Return a sum of small numbers, learned or declined, held out or not."""
     sign = rng.choice(signs)
     if sign in "+-":
-        top = rng.choice([9, _HEART, 20, 50, 99, 99, 999])
+        top = rng.choice([9, _HEART, _HEART, _HEART, 20, 50, 99, 999])
         a, b = rng.randrange(top + 1), rng.randrange(rng.choice([top, top, min(top, 99)]) + 1)
         is_negative = sign == "-" and rng.random() > 0.9 and top <= _HEART
         return Sum(a, sign, b) if sign == "+" or is_negative else Sum(max(a, b), sign, min(a, b))
@@ -190,9 +132,9 @@ def draw_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
         rng.shuffle(pair)
         return Sum(pair[0], sign, pair[1])
     if sign == "/":
-        b = rng.randrange(1, _HEART + 1)
+        b = rng.randrange(1, _LARGEST_DIVISOR + 1)
         if rng.random() < 0.6:
-            return Sum(b * rng.randrange(1, _HEART + 1), sign, b)
+            return Sum(b * rng.randrange(1, _LARGEST_DIVISOR + 1), sign, b)
         b = rng.randrange(2, 10)
         a = rng.randrange(10, rng.choice([100, 100, 1000]))
         return Sum(a if rng.random() < 0.3 else a - a % b + b, sign, b)
@@ -238,7 +180,7 @@ def several_sums(rng: random.Random) -> tuple[str, str]:
         if candidate.is_by_heart:
             drawn.append(candidate)
     joined = rng.choice([", ", ", ", " and ", "; ", "\n"]).join(each.text for each in drawn)
-    return joined, "\n".join(each.answer() for each in drawn)
+    return joined, "\n".join(each.answer for each in drawn)
 
 
 def long_sum(rng: random.Random) -> str:

@@ -7,14 +7,19 @@ import re
 import pytest
 
 from local_models.bundled.corpus import dialogues, load_intents
+from local_models.bundled.evaluate import right_answers
 from local_models.bundled.noise import roughen
-from local_models.bundled.prompts import declined_exchange, groups, prompts, refusal_lines
-from local_models.bundled.recollection import HEADER, recollect
+from local_models.bundled.prompts import (
+    declined_exchange,
+    groups,
+    prompts,
+    refusal_line,
+    refusal_lines,
+)
+from local_models.bundled.recollection import HEADER, recollect, repeat_after
 from local_models.bundled.sums import Sum, ask_for, draw_sum, long_sum, training_sum
+from local_models.bundled.unseen import plain, unseen_questions
 from memory import quoting
-
-EQUATION = re.compile(r"(?<![\d.])(\d+)([-+x])(\d+)(?:\+(\d+))?=(\d+)")
-DIVISION = re.compile(r"(\d+)/(\d+)=(\d+) r (\d+)")
 
 
 def said(role: str, dialogue: list[dict[str, str]]) -> list[str]:
@@ -25,45 +30,23 @@ def said(role: str, dialogue: list[dict[str, str]]) -> list[str]:
     ("drawn", "answer"),
     [
         (Sum(12, "+", 7), "12 + 7 = 19"),
-        (Sum(347, "+", 285), "7+5=12, 4+8+1=13, 3+2+1=6, so 347 + 285 = 632"),
-        (Sum(523, "-", 278), "13-8=5, 11-7=4, 4-2=2, so 523 - 278 = 245"),
         (Sum(8, "-", 12), "8 - 12 = -4"),
         (Sum(7, "x", 8), "7 x 8 = 56"),
-        (Sum(738, "/", 6), "7/6=1 r 1, 13/6=2 r 1, 18/6=3 r 0, so 738 / 6 = 123"),
-        (Sum(46, "x", 8), "6x8=48, 4x8+4=36, so 46 x 8 = 368"),
+        (Sum(63, "/", 9), "63 / 9 = 7"),
         (Sum(15, "%", 240), "15% of 240 = 36"),
     ],
 )
-def test_a_sum_is_worked_like_on_paper(drawn, answer):
-    assert drawn.answer() == answer
+def test_a_sum_by_heart_is_answered_with_its_result(drawn, answer):
+    assert drawn.is_by_heart
+    assert drawn.answer == answer
 
 
-def test_every_step_of_a_working_is_true():
-    rng = random.Random(1)
-    n_steps = 0
-    for _ in range(3000):
-        answer = draw_sum(rng).answer()
-        for a, sign, b, carry, result in EQUATION.findall(answer):
-            value = {"+": int(a) + int(b), "-": int(a) - int(b), "x": int(a) * int(b)}[sign]
-            assert value + int(carry or 0) == int(result), answer
-            n_steps += 1
-        for a, b, times, rest in DIVISION.findall(answer):
-            assert divmod(int(a), int(b)) == (int(times), int(rest)), answer
-    assert n_steps > 2000
-
-
-def test_a_working_ends_in_what_python_computes():
-    rng = random.Random(2)
-    for _ in range(3000):
-        drawn = draw_sum(rng)
-        a, b = drawn.first, drawn.second
-        result = drawn.answer().rpartition(" = ")[2]
-        if drawn.sign == "/":
-            times, _, rest = result.partition(" remainder ")
-            assert int(times) * b + int(rest or 0) == a
-        else:
-            value = {"+": a + b, "-": a - b, "x": a * b, "%": a * b / 100}[drawn.sign]
-            assert float(result) == pytest.approx(value)
+@pytest.mark.parametrize(
+    "drawn",
+    [Sum(13, "+", 7), Sum(45, "-", 12), Sum(46, "x", 8), Sum(64, "/", 9), Sum(132, "/", 12)],
+)
+def test_a_sum_past_the_tables_is_not_known_by_heart(drawn):
+    assert not drawn.is_by_heart
 
 
 def test_training_never_sees_a_held_out_sum():
@@ -152,7 +135,39 @@ def test_each_language_can_decline():
     for language in ("en", "hi", "hinglish", "ta", "te", "bn", "mr"):
         asked, answer = declined_exchange(rng, language)
         assert asked
-        assert answer in refusal_lines(language) + refusal_lines("sum")
+        assert answer in refusal_lines(language)
+
+
+def test_code_is_declined_as_code_and_a_fact_as_a_fact():
+    rng = random.Random(14)
+    drawn = {declined_exchange(rng, "en") for _ in range(500)}
+    asked_by_line = {
+        line: [asked for asked, answer in drawn if answer == line] for line in refusal_lines()
+    }
+    assert all(asked_by_line.values())
+    assert not any("poem" in asked for asked in asked_by_line[refusal_line("code")])
+    assert not any("python" in asked for asked in asked_by_line[refusal_line("open")])
+
+
+def test_unseen_questions_are_in_no_dialogue():
+    learned = {
+        plain(text) for each in itertools.islice(dialogues(15), 8000) for text in said("user", each)
+    }
+    unseen = {plain(question) for _, _, question in unseen_questions()}
+    assert len(unseen) > 100
+    assert not learned & unseen
+
+
+def test_every_unseen_question_has_a_right_answer():
+    for language, names, question in unseen_questions():
+        assert right_answers(language, names), question
+
+
+def test_what_is_to_be_repeated_stands_in_the_question_as_it_is():
+    rng = random.Random(16)
+    for _ in range(100):
+        asked, words = repeat_after(rng)
+        assert asked.endswith(words)
 
 
 def test_noise_leaves_numbers_as_they_are():
