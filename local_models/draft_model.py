@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from local_models.attention import Span
 from local_models.runner import Executor
 from local_models.sequence import Sequence
-from local_models.speculate import is_rarely_right
 
 _CHUNK_TOKENS = 64
 
@@ -47,7 +46,7 @@ class DraftModel:
     def __call__(self, sequence: Sequence, n_tokens: int) -> tuple[int, ...]:
         """Return the small model's likeliest continuation of the sequence, n_tokens long."""
         known = sequence.tokens
-        if is_rarely_right(sequence) or len(known) + n_tokens > self._context:
+        if len(known) + n_tokens > self._context:
             return ()
         slot = self._slot_of(sequence.id)
         n_kept = _n_common(slot.tokens, known[:-1])

@@ -17,7 +17,7 @@ from local_models.sampling import Sampler
 from local_models.scheduler import Work
 from local_models.sequence import Finish, TokenLogprobs
 from local_models.shape import ModelShape
-from local_models.speculate import next_guess
+from local_models.speculate import learn
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +103,5 @@ class Runner:
                 break
         n_accepted = len(tokens) - 1
         if work.drafts:
-            sequence.n_drafted += len(work.drafts)
-            sequence.n_accepted += n_accepted
-            all_right = n_accepted == len(work.drafts)
-            sequence.n_guess = next_guess(sequence.n_guess, all_right=all_right)
+            learn(sequence, len(work.drafts), n_accepted)
         return Chosen(tuple(tokens), tuple(logprobs), finish, n_accepted)

@@ -168,7 +168,8 @@ class Scheduler:
     def _decode(self, sequence: Sequence) -> Work:
         drafts: tuple[int, ...] = ()
         is_quiet = len(self.running) <= self.config.draft_until_running
-        if self._draft is not None and self.config.draft_tokens and is_quiet:
+        may_guess = is_quiet and len(sequence.tokens) >= sequence.guesses_from
+        if may_guess and self._draft is not None and self.config.draft_tokens:
             room = sequence.max_tokens - len(sequence.tokens) - 1
             n_drafts = min(self.config.draft_tokens, room, sequence.n_guess)
             drafts = self._draft(sequence, n_drafts) if n_drafts > 0 else ()

@@ -88,7 +88,8 @@ class Sequence:
     """One generation, from queue to terminal event; changed by the engine's thread alone.
 
     `tokens` is prompt plus output; `n_computed` counts those whose keys and values lie in `pages`.
-    `max_tokens` bounds prompt plus output. Times are monotonic seconds.
+    `max_tokens` bounds prompt plus output; nothing is guessed while `tokens` is shorter than
+    `guesses_from`. Times are monotonic seconds.
     """
 
     id: int
@@ -110,13 +111,15 @@ class Sequence:
     n_published: int = 0
     counts: Counter[int] = field(default_factory=Counter)
     random: Any = None
-    runs: dict[tuple[int, ...], int] = field(default_factory=dict)
+    pair_ends: dict[tuple[int, int], list[int]] = field(default_factory=dict)
     n_indexed: int = 0
     busy_s: float = 0.0
     first_token_s: float | None = None
     last_token_s: float | None = None
     n_preempted: int = 0
     n_guess: int = 3
+    n_wrong_guesses: int = 0
+    guesses_from: int = 0
     n_drafted: int = 0
     n_accepted: int = 0
     finish: Finish | None = None

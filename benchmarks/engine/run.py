@@ -134,42 +134,64 @@ def edited(text: list[int], every: int, rng: random.Random) -> list[int]:
 
 
 def lookup(folder: Path) -> None:
-    """Drafts on and off: replies that quote the prompt, ever less of it, and one that does not."""
+    """Drafts on and off: replies that quote the prompt, ever less of it, and ones that do not."""
     codec = TextCodec.from_folder(BUNDLED)
-    text = codec.encode((Path(__file__).parents[2] / "docs" / "engine.md").read_text("utf-8"))[:256]
+    docs = Path(__file__).parents[2] / "docs"
+    text, other = (
+        codec.encode((docs / name).read_text("utf-8"))[:256] for name in ("engine.md", "memory.md")
+    )
     rng = random.Random(1)
     replies = {
         "quotes the prompt": text,
         "edits one token in 24": edited(text, 24, rng),
         "edits one token in 12": edited(text, 12, rng),
         "edits one token in 6": edited(text, 6, rng),
-        "says something else": [rng.randrange(3, 8000) for _ in text],
+        "is other prose": other,
+        "is 32 tokens of other prose": other[:32],
+        "is random tokens": [rng.randrange(3, 8000) for _ in text],
     }
-    print("\nprompt lookup, batch 1, int8: tokens per CPU-second off -> on")
+    print("\nprompt lookup, batch 1, int8: CPU time of the same reply without guesses / with them")
     for name, reply in replies.items():
-        rates: dict[int, list[float]] = {0: [], 7: []}
-        outputs, engines = {}, {}
-        for drafts in rates:
+        engines = {}
+        for drafts in (0, 7):
             plain = engine_over(folder, "int8", draft_tokens=drafts, reuse_prefixes=False)
             model = Dictated(plain._runner._model, [*text, *reply])
             engines[drafts] = Engine(plain.config, model)
-        for _ in range(9):
-            for drafts, engine in engines.items():
-                sequence = engine.add(text, GREEDY, max_new_tokens=len(reply))
-                while not sequence.n_output:
-                    engine.step()
-                started = time.process_time()
-                while engine.has_work:
-                    engine.step()
-                rates[drafts].append(len(reply) / (time.process_time() - started))
-                outputs[drafts] = sequence.tokens
-        off, on = (statistics.median(found) for found in rates.values())
-        # Runs beside each other share what else the machine was doing.
-        ratio = statistics.median(b / a for a, b in zip(*rates.values(), strict=True))
+        ratios = []
+        for _ in range(15 * len(text) // len(reply)):
+            took, outputs = step_by_turns(engines, text, len(reply))
+            ratios.append(took[0] / took[7])
         same = "same output" if outputs[0] == outputs[7] else "OUTPUT DIFFERS"
         stats = engines[7].stats
         kept = f"{stats.accepted_tokens} of {stats.drafted_tokens} guesses right"
-        print(f"{name}: {off:.0f} -> {on:.0f} ({ratio:.2f}x, {kept}, {same})")
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        print(
+            f"the reply {name}: {middle:.3f}x (quartiles {low:.3f} to {high:.3f} of {len(ratios)}; "
+            f"{kept}, {same})",
+            flush=True,
+        )
+
+
+def step_by_turns(
+    engines: dict[int, Engine], prompt: list[int], n_new: int
+) -> tuple[dict[int, float], dict[int, list[int]]]:
+    """Return each engine's CPU seconds for the reply, and its tokens.
+
+    The engines take turns step by step, so that whatever else the machine does, and however fast
+    its clock is just then, touches both alike.
+    """
+    sequences = {key: e.add(prompt, GREEDY, max_new_tokens=n_new) for key, e in engines.items()}
+    for key, engine in engines.items():
+        while not sequences[key].n_output:
+            engine.step()
+    took = dict.fromkeys(engines, 0.0)
+    while any(engine.has_work for engine in engines.values()):
+        for key, engine in engines.items():
+            started = time.process_time()
+            if engine.has_work:
+                engine.step()
+            took[key] += time.process_time() - started
+    return took, {key: sequence.tokens for key, sequence in sequences.items()}
 
 
 def prefix(folder: Path) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from local_models.sequence import SamplingParams, Sequence
-from local_models.speculate import draft_by_lookup, next_guess
+from local_models.speculate import draft_by_lookup, learn
 
 
 def sequence_of(*tokens: int) -> Sequence:
@@ -28,16 +28,33 @@ def test_the_index_follows_the_text():
     assert draft_by_lookup(sequence, 2) == (3, 1)
 
 
-def test_a_sequence_whose_drafts_fail_is_left_alone():
-    sequence = sequence_of(1, 2, 3, 1, 2)
-    sequence.n_drafted, sequence.n_accepted = 20, 2
-    assert draft_by_lookup(sequence, 2) == ()
-
-
 def test_a_text_that_repeats_itself_is_guessed_further():
     assert draft_by_lookup(sequence_of(5, 1, 2, 1, 2), 5) == (1, 2, 1, 2, 1)
 
 
+def test_after_a_wrong_guess_two_tokens_alike_are_not_enough():
+    text = (1, 2, 3, 9, 1, 2)
+    assert draft_by_lookup(sequence_of(*text), 1) == (3,)
+    sequence = sequence_of(*text)
+    sequence.n_wrong_guesses = 1
+    assert draft_by_lookup(sequence, 1) == ()
+
+
 def test_a_guess_that_was_all_right_doubles_the_next():
-    assert next_guess(3, all_right=True) == 7
-    assert next_guess(7, all_right=False) == 3
+    sequence = sequence_of(1, 2)
+    learn(sequence, 3, 3)
+    assert sequence.n_guess == 7
+    learn(sequence, 7, 6)
+    assert sequence.n_guess == 3
+
+
+def test_wrong_guesses_are_followed_by_pauses_that_double():
+    sequence = sequence_of(1, 2)
+    pauses = []
+    for _ in range(4):
+        learn(sequence, 3, 0)
+        pauses.append(sequence.guesses_from - len(sequence.tokens))
+    assert pauses == [1, 3, 7, 15]
+    learn(sequence, 3, 1)
+    learn(sequence, 3, 0)
+    assert sequence.guesses_from - len(sequence.tokens) == 1
