@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from datetime import timedelta
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
