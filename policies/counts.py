@@ -18,9 +18,9 @@ from policies.days import day_start_us, offsets, whole_days
 from policies.rollups import local_day, zone_of
 from policies.tables import (
     BUCKET_US,
+    add_into,
     counts_table,
     day_counts_table,
-    insert_into,
     turns_table,
 )
 
@@ -163,11 +163,9 @@ def _add(
         rows = [{"id": _id(place), **_columns(place), "n": n} for place, n in merged.items() if n]
     if not rows:
         return
-    statement = insert_into(connection, table)
-    added = {"n": table.c.n + statement.excluded.n}
-    upsert = statement.on_conflict_do_update(index_elements=list(keys), set_=added)
     # In one order always, so that two processes never wait for each other in a circle.
-    connection.execute(upsert, sorted(rows, key=lambda row: [row[key] for key in keys]))
+    in_order = sorted(rows, key=lambda row: [row[key] for key in keys])
+    connection.execute(add_into(connection, table, ["n"]), in_order)
 
 
 _DAY_KEY = ("tenant", "name", "bucket_us", "tier", "value")

@@ -33,6 +33,7 @@ from policies.days import DAY_US, day_start_us, offsets
 from policies.tables import (
     DIMENSIONS,
     SUMS,
+    add_into,
     coarse_table,
     insert_into,
     rollups_table,
@@ -100,12 +101,8 @@ def add_rows(connection: Connection, table: Table, rows: Sequence[Values]) -> No
     """Insert rows whose dimensions are new, and add the others to those that are there."""
     if not rows:
         return
-    statement = insert_into(connection, table)
-    added = {name: table.c[name] + statement.excluded[name] for name in SUMS}
-    keys = [column.name for column in table.primary_key]
-    upsert = statement.on_conflict_do_update(index_elements=keys, set_=added)
     # In one order always, so that two processes never wait for each other in a circle.
-    connection.execute(upsert, sorted(rows, key=lambda row: row["id"]))
+    connection.execute(add_into(connection, table, SUMS), sorted(rows, key=lambda row: row["id"]))
 
 
 def zone_of(connection: Connection, tenant: str) -> str:

@@ -6,6 +6,8 @@ never the same as zero.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -200,6 +202,22 @@ def create_tables(engine: Engine, tables: MetaData = metadata) -> None:
 
 def insert_into(connection: Connection, table: Table) -> Any:
     """Return an INSERT that knows `on_conflict_do_update`, in the connection's dialect."""
+    return _insert(connection.dialect.name, table)
+
+
+def add_into(connection: Connection, table: Table, counted: Sequence[str]) -> Any:
+    """Return an INSERT that adds the counted columns where the primary key is there already."""
+    return _insert_or_add(connection.dialect.name, table, tuple(counted))
+
+
+@cache  # making one costs as much as booking fifty turns
+def _insert_or_add(dialect: str, table: Table, counted: tuple[str, ...]) -> Any:
+    statement = _insert(dialect, table)
+    sums = {name: table.c[name] + statement.excluded[name] for name in counted}
+    return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=sums)
+
+
+def _insert(dialect: str, table: Table) -> Any:
     # Only the dialect in use is loaded: both together are a fiftieth of a gateway's memory.
-    dialect: Any = import_module(f"sqlalchemy.dialects.{connection.dialect.name}")
-    return dialect.insert(table)
+    module: Any = import_module(f"sqlalchemy.dialects.{dialect}")
+    return module.insert(table)
