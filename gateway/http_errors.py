@@ -39,6 +39,7 @@ from memory.errors import (
     TipConflict,
 )
 from policies.errors import (
+    BrokenPolicy,
     BudgetExceeded,
     CostCapExceeded,
     DocumentErrors,
@@ -170,7 +171,7 @@ def _of_policies(error: BaseException) -> HttpError | None:
             return HttpError(503, "server_error", "ledger_unavailable", str(error))
         case LedgerUnavailable():
             return HttpError(503, "server_error", "ledger_unavailable", str(error))
-        case UnknownPolicy():  # the operator's file is gone
+        case UnknownPolicy() | BrokenPolicy():  # the operator's file, or one of its models, is gone
             return HttpError(503, "server_error", "policy_unavailable", str(error))
         case PolicyConflict():
             return HttpError(412, _INVALID, "policy_conflict", str(error), "If-Match")

@@ -3,6 +3,7 @@
 PolicyError
 ├── DocumentErrors       a YAML document holds wrong values, each with file, line and field
 ├── UnknownPolicy        a tenant names a policy that exists nowhere
+├── BrokenPolicy         the tenant's stored policy does not hold with these models
 ├── PolicyConflict       somebody else changed the policy first (If-Match)
 ├── UnknownRate          no exchange rate for a currency on a day
 ├── BudgetExceeded       the hold does not fit what is left
@@ -41,6 +42,15 @@ class UnknownPolicy(PolicyError):
         hint = f"; did you mean {nearest!r}?" if nearest else ""
         super().__init__(f"there is no policy {name!r}{hint}")
         self.name = name
+
+
+class BrokenPolicy(PolicyError):
+    """What an administrator put for the tenant does not hold with the models there are now."""
+
+    def __init__(self, tenant: str, version: int, error: DocumentErrors) -> None:
+        super().__init__(f"version {version} of the policy of {tenant} is broken: {error}")
+        self.tenant = tenant
+        self.version = version
 
 
 class PolicyConflict(PolicyError):

@@ -66,7 +66,10 @@ class CacheRules:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A tenant's rules, tiers cheapest first; `version` 0 is the file's, later ones are stored."""
+    """A tenant's rules, tiers cheapest first; `version` 0 is the file's, later ones are stored.
+
+    `revision` counts the texts that the file has had.
+    """
 
     name: str
     version: int
@@ -86,11 +89,13 @@ class Policy:
     memory: MemoryRules = field(default_factory=MemoryRules)
     cache: CacheRules = field(default_factory=CacheRules)
     on_ledger_down: Literal["block", "allow"] = "block"
+    revision: int = 0
 
     @property
     def label(self) -> str:
-        """The policy as answers disclose it: name@version."""
-        return f"{self.name}@{self.version}"
+        """The policy as answers disclose it: name@version, name@0.revision of a changed file."""
+        revision = f".{self.revision}" if self.revision else ""
+        return f"{self.name}@{self.version}{revision}"
 
     def tier_of(self, model: str) -> str | None:
         """Return the first tier that holds the model, None where none does."""

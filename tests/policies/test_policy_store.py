@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from policies.catalog import ModelCatalog, ModelSpec
-from policies.errors import DocumentErrors, PolicyConflict, UnknownPolicy
+from policies.errors import BrokenPolicy, DocumentErrors, PolicyConflict, UnknownPolicy
 from policies.store import PolicyStore
 
 SMALL = ModelSpec("local-small", "local", "bundled", 2048, region="on_premises")
@@ -181,3 +182,42 @@ async def test_a_budget_without_a_time_zone_counts_in_the_tenants(
         ("other", "mine"): "UTC",
         ("other", "own"): "America/New_York",
     }
+
+
+async def test_each_text_of_a_file_has_its_own_number(store: PolicyStore, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    labels = []
+    for text in (ONE, TWO, ONE, ONE + "# the same, told differently\n"):
+        file.write_text(text)
+        store.policy_of("acme", "mine")
+        await store.refresh()
+        labels.append(store.policy_of("acme", "mine").label)
+    assert labels == ["mine@0", "mine@0.1", "mine@0", "mine@0.2"]
+
+
+async def test_every_process_gives_a_text_of_a_file_the_same_number(
+    new_store: Store, tmp_path: Path
+) -> None:
+    stores = [new_store() for _ in range(4)]
+    for text in (ONE, TWO):
+        (tmp_path / "mine.yaml").write_text(text)
+        await asyncio.gather(*(store.prepare(["mine"]) for store in stores))
+    later = new_store()
+    await later.prepare(["mine"])
+    labels = {each.policy_of("acme", "mine").label for each in (*stores, later)}
+    assert labels == {"mine@0.1"}
+
+
+async def test_a_stored_policy_that_no_longer_holds_never_gives_way_to_the_file(
+    engine: Engine, tmp_path: Path, clock: Any, store: PolicyStore
+) -> None:
+    await store.put("acme", ONE.replace("{tiers", "{boundary: on_premises, tiers"), name="default")
+    elsewhere = replace(SMALL, region="eu")  # the operator moved the model
+    moved = ModelCatalog({"local-small": elsewhere, "strong": STRONG})
+    fresh = PolicyStore(engine, moved, folders=(tmp_path,), clock=clock)
+    await fresh.prepare(["default"])
+    with pytest.raises(BrokenPolicy, match="version 1 of the policy of acme is broken: .*boundary"):
+        fresh.policy_of("acme", "default")
+    assert fresh.policy_of("other", "default").label == "default@0"
+    await fresh.put("acme", TWO, name="default")
+    assert fresh.policy_of("acme", "default").label == "default@2"
