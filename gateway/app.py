@@ -242,7 +242,7 @@ async def open_services(
             health=_health(redis, tenants, router, backends),
         )
         background.every(1.0, "settling", ledger.send_unsent)
-        background.every(0.5, "booking", lambda: _book_touched(services))
+        background.every(1.0, "booking", lambda: _book_touched(services))
         background.every(WATCH_S, "budget alerts", BudgetWatch(ledger, alerts, metrics).look)
         background.every(30.0, "leases", ledger.renew)
         background.every(RENEW_EVERY_S, "idempotency", idempotency.renew)
