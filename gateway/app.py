@@ -31,7 +31,6 @@ from gateway.budget_watch import WATCH_S, BudgetWatch
 from gateway.dashboard.session import Sessions
 from gateway.database import open_database, upgrade
 from gateway.erasure import Eraser
-from gateway.errors import ChildFailed
 from gateway.front import Front
 from gateway.health import Health, State
 from gateway.http_errors import EXPECTED_ERRORS, http_error_of
@@ -279,16 +278,11 @@ def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedM
 
 async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis:
     url = settings.redis.url
-    if settings.redis.is_cluster:
-        # Every key is laid out for one; a handle that speaks to several nodes is still missing.
-        raise ChildFailed(
-            "redis.cluster: true is not served yet; name a single server in redis.url"
-        )
     if settings.redis.is_embedded:
         child, url = embedded_redis(settings.state_dir)
         await stack.enter_async_context(child)
         await child.wait_ready()
-    redis = open_redis(url)
+    redis = open_redis(url, is_cluster=settings.redis.is_cluster)
     stack.push_async_callback(redis.aclose)
     if not settings.redis.is_embedded:
         await warn_of_volatility(redis)

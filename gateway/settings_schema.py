@@ -18,6 +18,8 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -79,6 +81,15 @@ class RedisSection(Section):
     url: RedisUrl = "embedded"
     cluster: bool = False
     cache_url: RedisUrl | None = None
+
+    @field_validator("cluster")
+    @classmethod
+    def _has_nodes(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and not str(info.data.get("url", "redis://")).startswith(
+            ("redis://", "rediss://")
+        ):
+            raise ValueError("false, or a url that begins with redis:// or rediss://")
+        return value
 
 
 class LedgerSection(Section):

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, ConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
 from gateway.embedded import EmbeddedRedis, embedded_redis
+from gateway.redis_cluster import Address, ClusterLink
 from gateway.redis_link import Breaker, RedisAway, RedisLink
 
 __all__ = [
@@ -47,7 +48,7 @@ _BLOCKING_ON_REQUEST = frozenset(("XREAD", "XREADGROUP"))  # with the option BLO
 class GuardedPipeline(Pipeline):
     """redis-py's pipeline over the shared connection; one that watches keys gets its own."""
 
-    def __init__(self, link: RedisLink, client: Redis, is_transaction: bool) -> None:
+    def __init__(self, link: RedisLink | ClusterLink, client: Redis, is_transaction: bool) -> None:
         super().__init__(client.connection_pool, client.response_callbacks, is_transaction, None)
         self._link = link
 
@@ -107,7 +108,7 @@ class GuardedRedis(Redis):
     Commands that block at the server, and pub/sub, still take a connection of their own.
     """
 
-    link: RedisLink
+    link: RedisLink | ClusterLink
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         """Run one command; see redis.asyncio.Redis.
@@ -151,11 +152,14 @@ class GuardedRedis(Redis):
         await super().aclose(close_connection_pool)
 
 
-def open_redis(url: str, *, name: str = "Redis", timeout_s: float = TIMEOUT_S) -> GuardedRedis:
+def open_redis(
+    url: str, *, is_cluster: bool = False, name: str = "Redis", timeout_s: float = TIMEOUT_S
+) -> GuardedRedis:
     """Return a handle for `redis://`, `rediss://` or `unix://`; nothing is connected yet.
 
     Args:
-        url: where Redis is.
+        url: where Redis is; of a cluster, any node of it.
+        is_cluster: whether it is one of the nodes of a Redis Cluster.
         name: for log lines and errors.
         timeout_s: how long connecting, and then each reply, may take.
     """
@@ -171,7 +175,19 @@ def open_redis(url: str, *, name: str = "Redis", timeout_s: float = TIMEOUT_S) -
         driver_info=None,
     )
     redis = cast(GuardedRedis, GuardedRedis.from_pool(pool))
-    redis.link = RedisLink(pool.make_connection, Breaker(name), timeout_s)
+    if not is_cluster:
+        redis.link = RedisLink(pool.make_connection, Breaker(name), timeout_s)
+        return redis
+
+    def link_to(address: Address) -> RedisLink:
+        at = dict(zip(("host", "port"), address, strict=True))
+        node = ConnectionPool(pool.connection_class, **{**pool.connection_kwargs, **at})
+        breaker = Breaker(f"{name} at {address[0]}:{address[1]}")
+        return RedisLink(node.make_connection, breaker, timeout_s)
+
+    known = pool.connection_kwargs
+    seed = (known.get("host", "localhost"), int(known.get("port", 6379)))
+    redis.link = ClusterLink(seed, link_to, name)
     return redis
 
 

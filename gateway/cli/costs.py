@@ -188,9 +188,8 @@ def rebuild(
 
 async def _rebuild_counters(config: Path | None, tenants: Sequence[str]) -> int | None:
     """Return how many counters of budgets were forgotten, None where Redis is not running."""
-    from redis.asyncio import Redis
-
     from gateway.embedded import socket_path
+    from gateway.state import open_redis
     from policies.errors import LedgerUnavailable
     from policies.ledger import Ledger
 
@@ -202,7 +201,7 @@ async def _rebuild_counters(config: Path | None, tenants: Sequence[str]) -> int 
     async def in_books(*_: object) -> int:
         raise AssertionError("forgetting a counter asks nobody for its value")
 
-    async with Redis.from_url(url, socket_timeout=5, socket_connect_timeout=2) as redis:
+    async with open_redis(url, is_cluster=settings.redis.is_cluster, timeout_s=5.0) as redis:
         ledger = Ledger(redis, lambda: datetime.now(UTC), in_books)
         try:
             return sum([await ledger.rebuild(tenant) for tenant in tenants])

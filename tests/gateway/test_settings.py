@@ -280,3 +280,12 @@ def test_a_wrong_name_is_told_with_its_place_and_the_nearest(
     with pytest.raises(DocumentErrors) as refused:
         load_settings(file, {})
     assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["embedded", "unix:///run/redis.sock"])
+def test_a_cluster_has_no_single_server_of_its_own(url: str) -> None:
+    with pytest.raises(DocumentErrors) as refused:
+        load(f"redis: {{url: '{url}', cluster: true}}\n{MINIMAL}")
+    [error] = refused.value.errors
+    assert (error.field, error.line) == ("redis.cluster", 1)
+    assert "redis://" in error.allowed

@@ -12,7 +12,6 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from gateway.app import build_app
-from gateway.errors import ChildFailed
 from gateway.http_protocol import HttpProtocol
 from gateway.settings import RedisSettings
 from gateway.state import embedded_redis
@@ -330,9 +329,3 @@ async def test_answers_are_cached_on_the_server_named_for_it(settings, redis, tm
             _, headers, _ = await gateway.chat("hours?")
     assert headers["x-turnwise-cache"] == "exact"
     assert not [key for key in await redis.keys("*") if b":cache:" in key]
-
-
-async def test_a_redis_cluster_is_refused_rather_than_ignored(settings):
-    with pytest.raises(ChildFailed, match="cluster"):
-        async with running(replace(settings, redis=replace(settings.redis, is_cluster=True))):
-            pass
