@@ -78,6 +78,7 @@ class SummaryWriter:
         self._scope_key = scope_key[:64]
         self._new_id = new_id
         self._degradations = degradations
+        self._helpers: dict[str, tuple[Policy | None, Policy]] = {}
 
     async def complete(self, tenant_id: str, prompt: str) -> str | None:
         """Return a model's answer to the prompt, None where none is wanted or to be had."""
@@ -87,6 +88,7 @@ class SummaryWriter:
         policy = self._policies.policy_of(tenant.id, tenant.policy)
         if not policy.memory.is_abstractive:
             return None
+        policy = self._for_helpers(tenant.id, policy)
         request_id = self._new_id("req")
         turn = Turn(request_id, (Message("user", prompt),), requested=FAST, kind="summary")
         disclosure = Disclosure(request_id, self._meter.clock(), policy=policy.label)
@@ -96,6 +98,14 @@ class SummaryWriter:
         except _EXPECTED as error:
             self._degradations.failed("summary", error, request_id)
             return None
+
+    def _for_helpers(self, tenant_id: str, policy: Policy) -> Policy:
+        """Return the tenant's policy for helpers, the same value as long as the policy is."""
+        made_of, made = self._helpers.get(tenant_id, (None, policy))
+        if made_of is not policy:
+            made = policy.for_helpers()
+            self._helpers[tenant_id] = (policy, made)
+        return made
 
     async def _ask(self, asked: _Asked) -> str | None:
         model, input_tokens = await self._choose(asked)

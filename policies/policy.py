@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from policies.budget import Amount, Budget, Rung, parse_amount
 from policies.catalog import ModelCatalog
 from policies.document import Document, validate
 from policies.errors import DocumentErrors
-from policies.policy_checks import money_errors, routing_errors
+from policies.policy_checks import boundary_errors, money_errors, routing_errors
 from policies.policy_document import BudgetSection, LimitsSection, PolicyDocument, RuleSection
 
 
@@ -97,6 +97,17 @@ class Policy:
         revision = f".{self.revision}" if self.revision else ""
         return f"{self.name}@{self.version}{revision}"
 
+    def for_helpers(self) -> Policy:
+        """Return the policy for a call that reads many turns at once, such as a summary.
+
+        Which facts held for them is not known any more, so the boundary of every rule binds.
+        """
+        rules = (Rule({"held_for_some_turn": (True,)}, boundary=b) for b in self._rule_boundaries())
+        return replace(self, rules=tuple(rules))
+
+    def _rule_boundaries(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(rule.boundary for rule in self.rules if rule.boundary))
+
     def tier_of(self, model: str) -> str | None:
         """Return the first tier that holds the model, None where none does."""
         return next((tier.name for tier in self.tiers if model in tier.models), None)
@@ -126,6 +137,7 @@ def parse_policy(
     parsed = validate(PolicyDocument, document)
     errors = [
         *routing_errors(parsed.routing, document, catalog),
+        *boundary_errors(parsed, document, catalog),
         *money_errors(parsed, document, currency),
     ]
     if errors:

@@ -63,10 +63,42 @@ def _model_errors(
             if name in names[:index]:
                 path = ("routing", "tiers", tier, index)
                 errors.append(document.error(path, name, "a model stands once in a tier"))
-    known = [catalog[name] for names in routing.tiers.values() for name in names if name in catalog]
-    if known and not any(is_inside(spec, routing.boundary) for spec in known):
-        allowed = "at least one model of the tiers lies inside the boundary"
-        errors.append(document.error(("routing", "boundary"), routing.boundary, allowed))
+    return errors
+
+
+def boundary_errors(
+    parsed: PolicyDocument, document: Document, catalog: ModelCatalog
+) -> list[DocumentError]:
+    """Return the ways on which nobody inside the boundary could answer.
+
+    A turn's own way never leaves it, for whoever lies outside is not asked. That a rule leaves
+    nobody is an answer too: such turns are refused. But a rung must not close everything before the
+    money is gone, and a summary reads many turns at once, to each of which another rule may apply.
+    """
+    routing = parsed.routing
+    bound = routing.boundary
+
+    def is_shut(ceiling: str | None, *boundaries: str) -> bool:
+        tiers = list(routing.tiers)
+        last = tiers.index(ceiling) if ceiling in tiers else len(tiers) - 1
+        specs = [catalog.get(name) for tier in tiers[: last + 1] for name in routing.tiers[tier]]
+        inside = (not spec or all(is_inside(spec, each) for each in boundaries) for spec in specs)
+        return not any(inside)
+
+    errors = []
+    if is_shut(routing.ceiling, bound):
+        allowed = "at least one model of the tiers, up to the ceiling, lies inside the boundary"
+        errors.append(document.error(("routing", "boundary"), bound, allowed))
+        return errors
+    for index, rung in enumerate(parsed.budget.ladder if parsed.budget else ()):
+        if rung.ceiling is not None and is_shut(rung.ceiling, bound):
+            path = ("budget", "ladder", index, "ceiling")
+            allowed = f"a tier, up to which at least one model lies inside the boundary ({bound})"
+            errors.append(document.error(path, rung.ceiling, allowed))
+    ruled = [rule.boundary for rule in routing.rules if rule.boundary is not None]
+    if parsed.memory.summary == "abstractive" and is_shut(routing.ceiling, bound, *ruled):
+        allowed = "a model inside every boundary of the rules writes summaries, and there is none"
+        errors.append(document.error(("memory", "summary"), "abstractive", allowed))
     return errors
 
 

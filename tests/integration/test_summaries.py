@@ -74,3 +74,19 @@ async def test_no_model_is_asked_unless_the_policy_says_so(with_policy, redis, s
 async def test_a_model_that_fails_gives_way_to_quotations(with_policy, redis):
     async with running(with_policy("abstractive"), ScriptedBackend(OSError("down"))) as gateway:
         assert "My locker" in await summary_of(gateway, redis)
+
+
+async def test_a_summary_stays_inside_the_boundary_of_every_rule(with_policy, redis, tmp_path):
+    """Whatever is said in the conversation: one of its turns may have been a case for the rule."""
+    settings = with_policy("abstractive")
+    text = (
+        POLICY.format(summary="abstractive", boundary="any")
+        .replace("small: [local-small], strong: [strong]", "small: [strong], strong: [local-small]")
+        .replace("boundary: any}", "rules: [{when: {pii: true}, boundary: on_premises}]}")
+    )
+    (tmp_path / "policies" / "own.yaml").write_text(text, encoding="utf-8")
+    near = ScriptedBackend(*text_reply(FAITHFUL))
+    async with running(settings, near) as gateway:
+        assert await summary_of(gateway, redis) == FAITHFUL
+        assert len(near.calls) == 1
+        assert gateway.far.calls == []
