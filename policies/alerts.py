@@ -111,8 +111,9 @@ class BudgetAlerts:
 
         def write(connection: Connection) -> bool:
             statement = insert_into(connection, alerts_table).values(row)
-            found = connection.execute(statement.on_conflict_do_nothing())
-            return bool(found.rowcount == 1)
+            # PostgreSQL's driver counts no rows of an INSERT; what it returns can be counted.
+            told = statement.on_conflict_do_nothing().returning(alerts_table.c.at_us)
+            return connection.execute(told).first() is not None
 
         return await self._database.write(write)
 

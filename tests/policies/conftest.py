@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from gateway.database import open_database
 from policies.books import Books
 from policies.entry import EntryClosing, EntryOpening
+from tests import postgres
 
 
 class Clock:
@@ -31,9 +34,36 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    if postgres.executable("initdb") is None:
+        pytest.skip(postgres.MISSING)
+    with postgres.running() as url:
+        yield url
+
+
+def empty_postgres(url: str) -> Engine:
+    engine = open_database(url)
+    with_deadline_s = time.monotonic() + 20
+    while True:
+        try:
+            with engine.begin() as connection:
+                connection.execute(text("DROP SCHEMA public CASCADE"))
+                connection.execute(text("CREATE SCHEMA public"))
+            return engine
+        except OperationalError:  # it is starting
+            if time.monotonic() > with_deadline_s:
+                raise
+            time.sleep(0.05)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """An empty database, once of each kind that the books can be kept in."""
+    if request.param == "sqlite":
+        engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    else:
+        engine = empty_postgres(request.getfixturevalue("postgres_url"))
     yield engine
     engine.dispose()
 
