@@ -91,11 +91,10 @@ class AnswerCache:
         """
         if any(choice["finish_reason"] != "stop" for choice in answer.choices):
             return
-        usage = answer.usage
         stored = orjson.dumps(
             {
                 "choices": answer.choices,
-                "usage": {name: getattr(usage, name) for name in Usage.__dataclass_fields__},
+                "usage": answer.usage.to_json(),
                 "model": answer.model,
             }
         )

@@ -44,15 +44,16 @@ class Hold:
 
 
 def output_tokens_of(
-    model: ServedModel, turn: Turn, input_tokens: int, cap_usd: Decimal | None, day: date
+    model: ServedModel, turn: Turn, input_tokens: int, cap_usd: Decimal | None, day: date | None
 ) -> int:
     """Return the most output tokens of a turn on a model, all its choices together.
 
-    Under a cap no more than it affords; at least one token a choice, which `check_cap` judges.
+    Under a cap no more than it affords by the day's prices; at least one token a choice, which
+    `check_cap` judges. Without a day there is no cap.
     """
     n_choices = turn.n_choices
     most_tokens = model.output_tokens(turn.params.get("max_completion_tokens")) * n_choices
-    if cap_usd is None:
+    if cap_usd is None or day is None:
         return most_tokens
     affordable = affordable_output_tokens(
         model.spec.price_on(day), input_tokens=input_tokens, cap_usd=cap_usd

@@ -78,7 +78,8 @@ class Meter:
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
         metered = MeteredTurn(self, turn, tenant, policy, disclosure, plan)
-        check_cap(plan, plan.models[0], metered.cap_usd, self.price_day())
+        if metered.cap_usd is not None:
+            check_cap(plan, plan.models[0], metered.cap_usd, self.price_day())
         opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
             hold = self.hold_for(plan, tenant, policy)
@@ -142,7 +143,8 @@ class Meter:
         self, model: ServedModel, turn: Turn, input_tokens: int, cap_usd: Decimal | None
     ) -> int:
         """Return the most output tokens of a turn on a model, all its choices together."""
-        return output_tokens_of(model, turn, input_tokens, cap_usd, self.price_day())
+        day = None if cap_usd is None else self.price_day()
+        return output_tokens_of(model, turn, input_tokens, cap_usd, day)
 
     def cap_usd(self, turn: Turn, tenant: Tenant, policy: Policy) -> Decimal | None:
         """Return the most that the turn may cost: the policy's cap or the caller's, the lower."""
@@ -231,6 +233,8 @@ class MeteredTurn:
         self.reservation: Reservation | None = None
         self._model: ServedModel | None = None
         self._asked_at = meter.clock()
+        # One rate for a turn, so that what was held and what is charged differ by usage alone.
+        self._rate_at = meter.today_of(tenant)
 
     def opening_of(self, model: ServedModel, input_tokens: int) -> EntryOpening:
         """Return the opening of the next attempt; it already owes its prompt."""
@@ -324,7 +328,7 @@ class MeteredTurn:
             status=status,
             closed_at=now,
             charge_micro=self._charge_micro(cost),
-            usage={name: getattr(usage, name) for name in Usage.__dataclass_fields__},
+            usage=usage.to_json(),
             cost=_cost_to_json(cost),
             error=error,
         )
@@ -359,7 +363,7 @@ class MeteredTurn:
             model.spec.price_on(self._asked_at.astimezone(UTC).date()),
             currency=self._tenant.currency,
             rates=self._meter.rates,
-            at=self._meter.today_of(self._tenant),
+            at=self._rate_at,
             busy_s=busy_s,
             provider_cost_usd=end.provider_cost_usd if end else None,
         )
@@ -402,9 +406,7 @@ def turn_record(
         "cache": disclosure.cache,
         "degraded": sorted(disclosure.degraded),
         "decision": decision.to_wire() if decision else None,
-        "usage": {name: getattr(usage, name) for name in Usage.__dataclass_fields__}
-        if usage
-        else None,
+        "usage": usage.to_json() if usage else None,
         "cost": _cost_to_json(cost),
         "currency": tenant.currency,
         "started_us": started_us,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import ROUND_FLOOR, ROUND_HALF_UP, Decimal
+from typing import Any
 
 from policies.catalog import Price
 from policies.errors import UnknownRate
@@ -55,6 +56,17 @@ class Usage:
         }
         for name, value in repaired.items():
             object.__setattr__(self, name, value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the counts by their names, as they are recorded."""
+        return {
+            "input_tokens": self.input_tokens,
+            "output_tokens": self.output_tokens,
+            "cached_input_tokens": self.cached_input_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "is_estimated": self.is_estimated,
+        }
 
 
 @dataclass(frozen=True, slots=True)

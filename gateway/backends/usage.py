@@ -58,7 +58,11 @@ def count_of(value: Any) -> int | None:
 
 
 def _first(*values: Any) -> int:
-    return next((count for count in map(count_of, values) if count is not None), 0)
+    for value in values:
+        count = None if value is None else count_of(value)
+        if count is not None:
+            return count
+    return 0
 
 
 def _details(value: Any) -> Mapping[str, Any]:

@@ -259,7 +259,7 @@ async def _unless_gone(
     companion: Callable[[], Coroutine[Any, Any, None]] | None,
     work: Coroutine[Any, Any, None],
 ) -> None:
-    """Await the work beside its companion; cancel both when the caller leaves.
+    """Await the work beside its companion; cancel it when the caller leaves.
 
     Neither the watch over the caller nor the companion begins before the patience is over: most
     answers that are not streamed, cached ones above all, are done by then.
@@ -267,32 +267,31 @@ async def _unless_gone(
     Raises:
         CallerGone: the caller left and the work has cleaned up.
     """
+    loop, worker = asyncio.get_running_loop(), asyncio.current_task()
+    beside: list[asyncio.Task[None]] = []
+    is_gone = False
 
     async def watch() -> None:
+        nonlocal is_gone
         while (await receive())["type"] != "http.disconnect":
             pass
-        raise CallerGone
+        is_gone = True
+        if worker is not None:
+            worker.cancel()
 
-    beside: list[asyncio.Task[None]] = []
-    failure: Exception | None = None
+    def begin() -> None:
+        beside.append(loop.create_task(watch()))
+        if companion is not None:
+            beside.append(loop.create_task(companion()))
+
+    timer = loop.call_later(_PATIENCE_S, begin)
     try:
-        async with asyncio.TaskGroup() as group:
-
-            def begin() -> None:
-                beside.append(group.create_task(watch()))
-                if companion is not None:
-                    beside.append(group.create_task(companion()))
-
-            timer = asyncio.get_running_loop().call_later(_PATIENCE_S, begin)
-            try:
-                await work
-            except Exception as error:  # noqa: BLE001 - carried out of the group unwrapped
-                failure = error
-            finally:
-                timer.cancel()
-            for task in beside:
-                task.cancel()
-    except* CallerGone:
+        await work
+    except asyncio.CancelledError:
+        if not is_gone or worker is None or worker.uncancel():
+            raise  # the server is stopping
         raise CallerGone from None
-    if failure is not None:
-        raise failure
+    finally:
+        timer.cancel()
+        for task in beside:
+            task.cancel()
