@@ -115,10 +115,13 @@ class Responder:
             gateway.errors.GatewayError, router.errors.RouterError, memory.errors.MemoryFault,
             policies.errors.PolicyError: here, or in place of the next event.
         """
+        tenant = principal.tenant
+        # Read once: whatever is put meanwhile, all of this turn goes by one version.
+        policy = self._policies.policy_of(tenant.id, tenant.policy)
         # Counted while the turn is routed, so that both wait for Redis only once.
-        admission = self._background.keep(self._admit(principal.tenant, disclosure))
+        admission = self._background.keep(self._admit(tenant, policy, disclosure))
         try:
-            path = await self._open(turn, principal, disclosure)
+            path = await self._open(turn, principal, policy, disclosure)
             decision = await self._decide(path)
             key = self._cache_key(path, decision)
             cached = await self._cached(path, key)
@@ -126,14 +129,12 @@ class Responder:
             await admission
         return self._answer(path, decision, key) if cached is None else self._replay(path, cached)
 
-    async def _admit(self, tenant: Tenant, disclosure: Disclosure) -> None:
+    async def _admit(self, tenant: Tenant, policy: Policy, disclosure: Disclosure) -> None:
         """Count the request against the tenant's rate.
 
         Raises:
             RequestError: 429, with the `x-ratelimit-*` headers.
         """
-        policy = self._policies.policy_of(tenant.id, tenant.policy)
-        disclosure.policy = policy.label
         try:
             disclosure.rate_limit = await self._limiter.admit(tenant.id, policy.limits)
         except STORE_FAILURES as error:
@@ -147,16 +148,19 @@ class Responder:
         self, turn: Turn, principal: Principal, disclosure: Disclosure
     ) -> RoutingDecision:
         """Return the decision for a turn without answering, charging or writing anything."""
-        return await self._decide(await self._open(turn, principal, disclosure))
+        tenant = principal.tenant
+        policy = self._policies.policy_of(tenant.id, tenant.policy)
+        return await self._decide(await self._open(turn, principal, policy, disclosure))
 
     # Steps 2 and 3: the policy and the conversation, then the decision.
 
-    async def _open(self, turn: Turn, principal: Principal, disclosure: Disclosure) -> _Path:
+    async def _open(
+        self, turn: Turn, principal: Principal, policy: Policy, disclosure: Disclosure
+    ) -> _Path:
         tenant = principal.tenant
+        disclosure.policy = policy.label
         if turn.min_tier is not None:
             principal.require("min_tier")
-        policy = self._policies.policy_of(tenant.id, tenant.policy)
-        disclosure.policy = policy.label
         disclosure.conversation = turn.conversation
 
         def on_failure(error: BaseException) -> None:
@@ -317,6 +321,8 @@ class Responder:
         turn, spec = path.turn, model.spec
         asked = turn.params.get("max_completion_tokens")
         context = await path.memory.context_for(model.prompt_tokens(asked), model.count)
+        if turn.conversation is not None:
+            path.disclosure.left_out = context.n_left_out
         params = dict(turn.params)
         if (asked, path.policy.budget, path.cap_usd) != (None, None, None):
             # A hold is a promise only where the reply cannot outgrow it.

@@ -82,7 +82,8 @@ class Disclosure:
     The responder writes it, the route reads it whenever headers or bodies go out, so that an error
     discloses as much as an answer. `failed_models` names models tried before `model`.
     `overhead_s` is our own time up to the first event, upstream waiting excluded. `choices` is the
-    answer collected, as OpenAI spells it.
+    answer collected, as OpenAI spells it. `left_out` counts the conversation's items that the model
+    did not see, None where no stored conversation was shown to one.
     """
 
     request_id: str
@@ -97,6 +98,7 @@ class Disclosure:
     degraded: set[str] = field(default_factory=set)
     dropped_params: list[str] = field(default_factory=list)
     conversation: str | None = None
+    left_out: int | None = None
     overhead_s: float = 0.0
     first_event_ms: float | None = None
     choices: Sequence[dict[str, Any]] = ()
@@ -137,6 +139,8 @@ class Disclosure:
             "fallbacks": list(self.failed_models),
             "dropped_params": list(self.dropped_params),
         }
+        if self.left_out is not None:
+            wire["left_out"] = self.left_out
         if self.is_simulated:
             wire["note"] = "Simulated answer: no provider key is configured for this tier."
         elif self.is_demonstration:

@@ -1,5 +1,6 @@
 """Named conversations over HTTP."""
 
+import re
 from urllib.parse import quote
 
 import pytest
@@ -44,6 +45,23 @@ async def test_a_client_that_resends_its_history_is_recognised(gateway):
         "Hello there",
     ]
     assert gateway.near.calls[1].messages[0]["content"].startswith("Be brief.")
+
+
+async def test_an_answer_says_how_many_items_the_model_did_not_see(gateway):
+    _, _, stateless = await gateway.chat("hello")
+    assert "left_out" not in stateless["turnwise"]
+    _, _, short = await gateway.chat("hello", headers=NAME)
+    assert short["turnwise"]["left_out"] == 0
+    told = [
+        {"role": "user", "content": f"Fact {n}. " + "It is quiet here. " * 40} for n in range(60)
+    ]
+    await gateway.post("/v1/conversations/trip/items", {"items": told})
+    _, _, long = await gateway.chat("Which facts?", headers=NAME, model="local-small")
+    sent = "\n".join(message["content"] for message in gateway.near.calls[-1].messages)
+    n_unseen = sum(f"Fact {n}. It is quiet here. It is quiet" not in sent for n in range(60))
+    assert 30 < n_unseen <= long["turnwise"]["left_out"] <= n_unseen + 2
+    _, _, text = await gateway.stream("Which facts?", headers=NAME, model="local-small")
+    assert re.search(r'"left_out": ?[1-9]', text)
 
 
 async def test_a_lone_user_message_is_always_new(gateway):
