@@ -89,7 +89,8 @@ class Sequence:
 
     `tokens` is prompt plus output; `n_computed` counts those whose keys and values lie in `pages`.
     `max_tokens` bounds prompt plus output; nothing is guessed while `tokens` is shorter than
-    `guesses_from`. Times are monotonic seconds.
+    `guesses_from`, and a first guess needs as much reason as one after a wrong one. Times are
+    monotonic seconds.
     """
 
     id: int
@@ -118,7 +119,7 @@ class Sequence:
     last_token_s: float | None = None
     n_preempted: int = 0
     n_guess: int = 3
-    n_wrong_guesses: int = 0
+    n_wrong_guesses: int = 1
     guesses_from: int = 0
     n_drafted: int = 0
     n_accepted: int = 0

@@ -5,7 +5,9 @@ from local_models.speculate import draft_by_lookup, learn
 
 
 def sequence_of(*tokens: int) -> Sequence:
-    return Sequence(1, "", list(tokens), len(tokens), 100, SamplingParams(), frozenset(), 0.0)
+    sequence = Sequence(1, "", list(tokens), len(tokens), 100, SamplingParams(), frozenset(), 0.0)
+    sequence.n_wrong_guesses = 0
+    return sequence
 
 
 def test_what_followed_the_same_tokens_is_drafted():
@@ -32,12 +34,19 @@ def test_a_text_that_repeats_itself_is_guessed_further():
     assert draft_by_lookup(sequence_of(5, 1, 2, 1, 2), 5) == (1, 2, 1, 2, 1)
 
 
-def test_after_a_wrong_guess_two_tokens_alike_are_not_enough():
-    text = (1, 2, 3, 9, 1, 2)
-    assert draft_by_lookup(sequence_of(*text), 1) == (3,)
-    sequence = sequence_of(*text)
-    sequence.n_wrong_guesses = 1
+def test_two_tokens_alike_are_enough_only_after_a_right_guess():
+    sequence = sequence_of(1, 2, 3, 9, 1, 2)
+    learn(sequence, 3, 0)
     assert draft_by_lookup(sequence, 1) == ()
+    learn(sequence, 3, 1)
+    assert draft_by_lookup(sequence, 1) == (3,)
+
+
+def test_a_first_guess_needs_three_tokens_alike():
+    sequence = Sequence(1, "", [8, 1, 2, 3, 1, 2], 6, 100, SamplingParams(), frozenset(), 0.0)
+    assert draft_by_lookup(sequence, 1) == ()
+    sequence.tokens += [3, 1, 2]
+    assert draft_by_lookup(sequence, 1) == (3,)
 
 
 def test_a_guess_that_was_all_right_doubles_the_next():
