@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from local_models.config import KvCache
 from local_models.shape import ModelShape
 
 
@@ -40,13 +41,20 @@ class Places:
 
 
 class PagedCache:
-    """Keys and values of all layers: float32 [layers, 2, pages * page_tokens, kv_heads, dim]."""
+    """Keys and values of all layers: [layers, 2, pages * page_tokens, kv_heads, dim].
 
-    def __init__(self, shape: ModelShape, n_pages: int, page_tokens: int) -> None:
+    float32, or int8 with one float32 scale for each token and head.
+    """
+
+    def __init__(
+        self, shape: ModelShape, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32"
+    ) -> None:
         self.page_tokens = page_tokens
         size = (shape.n_layers, 2, n_pages * page_tokens, shape.n_kv_heads, shape.head_dim)
         # torch.empty: memory is touched, and so resident, only where pages are used.
-        self.values = torch.empty(size, dtype=torch.float32)
+        is_int8 = kv_cache == "int8"
+        self.values = torch.empty(size, dtype=torch.int8 if is_int8 else torch.float32)
+        self.scales = torch.empty((*size[:-1], 1)) if is_int8 else None
 
     def places(self, spans: Sequence[Span]) -> Places:
         """Return where the rows of these spans are."""
@@ -74,9 +82,8 @@ class PagedCache:
         q float [rows, heads, dim]; k, v float [rows, kv_heads, dim]; result as q. A row sees every
         position of its sequence up to its own.
         """
-        keys, values = self.values[layer, 0], self.values[layer, 1]
-        keys.index_copy_(0, places.slots, k)
-        values.index_copy_(0, places.slots, v)
+        self._store(layer, 0, k, places.slots)
+        self._store(layer, 1, v, places.slots)
         out = torch.empty_like(q)
         for span, pages in zip(spans, places.pages, strict=True):
             n_seen = span.position + span.n_rows
@@ -87,13 +94,26 @@ class PagedCache:
                 mask = at[None, :] <= at[span.position :, None]
             out[rows] = F.scaled_dot_product_attention(
                 q[rows].transpose(0, 1)[None],
-                self._gather(keys, pages, n_seen).transpose(0, 1)[None],
-                self._gather(values, pages, n_seen).transpose(0, 1)[None],
+                self._gather(layer, 0, pages, n_seen).transpose(0, 1)[None],
+                self._gather(layer, 1, pages, n_seen).transpose(0, 1)[None],
                 attn_mask=mask,
                 enable_gqa=True,
             )[0].transpose(0, 1)
         return out
 
-    def _gather(self, cache: torch.Tensor, pages: torch.Tensor, n_seen: int) -> torch.Tensor:
+    def _store(self, layer: int, which: int, x: torch.Tensor, slots: torch.Tensor) -> None:
+        if self.scales is not None:
+            scale = x.abs().amax(dim=-1, keepdim=True).clamp(min=1e-8) / 127
+            self.scales[layer, which].index_copy_(0, slots, scale)
+            x = (x / scale).round().to(torch.int8)
+        self.values[layer, which].index_copy_(0, slots, x)
+
+    def _gather(self, layer: int, which: int, pages: torch.Tensor, n_seen: int) -> torch.Tensor:
+        found = self._pages(self.values[layer, which], pages, n_seen)
+        if self.scales is None:
+            return found
+        return found * self._pages(self.scales[layer, which], pages, n_seen)
+
+    def _pages(self, cache: torch.Tensor, pages: torch.Tensor, n_seen: int) -> torch.Tensor:
         paged = cache.view(-1, self.page_tokens, *cache.shape[1:])
         return paged[pages].flatten(0, 1)[:n_seen]

@@ -11,6 +11,7 @@ from typing import Literal
 from local_models.errors import ModelRefused
 
 Quantize = Literal["none", "int8", "int4"]
+KvCache = Literal["float32", "int8"]
 
 _RANGES: dict[str, tuple[float, float]] = {
     "page_tokens": (4, 256),
@@ -38,6 +39,7 @@ class EngineConfig:
         device: `auto` takes CUDA where torch sees it.
         context_tokens: longest prompt plus reply; None takes the model's own.
         page_tokens: tokens of one KV page.
+        kv_cache: what keys and values are held in; int8 takes about a quarter of the memory.
         kv_memory_bytes: bound of the KV cache; less is taken when max_running full contexts
             need less. On CPU memory is touched only as pages are used.
         max_running: sequences in one batch.
@@ -61,6 +63,7 @@ class EngineConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     context_tokens: int | None = None
     page_tokens: int = 16
+    kv_cache: KvCache = "float32"
     kv_memory_bytes: int = 1 << 30
     max_running: int = 32
     max_queued: int = 256

@@ -191,7 +191,7 @@ def page_count(config: EngineConfig, shape: ModelShape, context_tokens: int) -> 
     Raises:
         ModelRefused: the memory allowed does not hold one full context within a scope's share.
     """
-    page_bytes = shape.kv_bytes_per_token * config.page_tokens
+    page_bytes = shape.kv_bytes_per_token(config.kv_cache) * config.page_tokens
     per_context = -(-context_tokens // config.page_tokens)
     affordable = config.kv_memory_bytes // page_bytes
     needed = -(-per_context // config.scope_share)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from local_models.attention import PagedCache, Places, Span
+from local_models.config import KvCache
 from local_models.shape import ModelShape
 from local_models.weights import Weights
 
@@ -31,9 +32,9 @@ class Model:
         )
         self._cos, self._sin = angles.cos(), angles.sin()
 
-    def allocate(self, n_pages: int, page_tokens: int) -> None:
+    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32") -> None:
         """Take memory for the KV pages."""
-        self._cache = PagedCache(self.shape, n_pages, page_tokens)
+        self._cache = PagedCache(self.shape, n_pages, page_tokens, kv_cache)
 
     @torch.inference_mode()
     def forward(

@@ -4,7 +4,8 @@
 // of sixteen outputs, which is what one VNNI instruction multiplies. Activations are rounded to
 // 8 bits row by row; integer sums are exact, so a row's result does not depend on its batch.
 // Keys lie as [page][kv head][dim][16 tokens], values as [page][kv head][16 tokens][dim]: scores of
-// a page's sixteen tokens come out as one vector, without a sum across lanes.
+// a page's sixteen tokens come out as one vector, without a sum across lanes. Both are floats, or
+// 8-bit integers with one scale for each token and head.
 
 #include <math.h>
 #include <stdint.h>
@@ -41,8 +42,15 @@ typedef struct {
     const float *embedding_scale, *norm, *cosines, *sines;
     const Layer *layers;
     Linear head;
-    float *keys, *values;
+    void *keys, *values;                // float, or int8_t where there are scales
+    float *key_scales, *value_scales;   // [layer][page][kv head][16], or NULL
 } Model;
+
+// One layer's part of the cache.
+typedef struct {
+    const void *keys, *values;
+    const float *key_scales, *value_scales;
+} Cache;
 
 typedef struct {
     int32_t first, n_rows, position, first_page;
@@ -112,6 +120,9 @@ static inline ints low_nibbles(ints v) { return _mm512_and_si512(v, _mm512_set1_
 static inline ints high_nibbles(ints v) { return low_nibbles(_mm512_srli_epi16(v, 4)); }
 static inline vec floats_of(ints v) { return (vec)_mm512_cvtepi32_ps(v); }
 static inline ints no_ints(void) { return _mm512_setzero_si512(); }
+static inline vec floats_of_bytes(const int8_t *p) {
+    return floats_of(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
 #else
 typedef int32_t ints __attribute__((vector_size(64), aligned(4)));
 typedef union { ints v; uint8_t u[64]; int8_t s[64]; } bytes;
@@ -132,6 +143,10 @@ static inline ints low_nibbles(ints v) { return v & 0x0f0f0f0f; }
 static inline ints high_nibbles(ints v) { return (v >> 4) & 0x0f0f0f0f; }
 static inline vec floats_of(ints v) { return __builtin_convertvector(v, vec); }
 static inline ints no_ints(void) { return (ints){0}; }
+static inline vec floats_of_bytes(const int8_t *p) {
+    typedef int8_t lanes __attribute__((vector_size(LANES), aligned(1)));
+    return __builtin_convertvector(*(const lanes *)p, vec);
+}
 #endif
 
 // MR rows times NB blocks of sixteen outputs, held in registers.
@@ -242,23 +257,26 @@ static void multiply(const Linear *w, const float *in, int n, float *out, int st
     }
 }
 
+static inline vec sixteen_of(const int KV8, const void *cache, size_t at) {
+    return KV8 ? floats_of_bytes((const int8_t *)cache + at) : *(const vec *)((const float *)cache + at);
+}
+
 // Attention of up to MAX_QUERIES queries that share one kv head; query q sees seen[q] positions.
 static inline __attribute__((always_inline)) void attend_block(
-    const int NQ, const Model *m, const float *keys, const float *values, const int32_t *pages,
-    int head, const float *const *queries, const int *seen, float *const *outs, float *scores,
-    int longest) {
+    const int NQ, const int KV8, const Model *m, const Cache *cache, const int32_t *pages, int head,
+    const float *const *queries, const int *seen, float *const *outs, float *scores, int longest) {
     const int dim = m->dim, n_pages = (longest + LANES - 1) / LANES, wide = n_pages * LANES;
-    const size_t page_size = (size_t)m->n_kv_heads * dim * LANES, head_at = (size_t)head * dim * LANES;
     const float factor = 1.0f / sqrtf((float)dim);
     for (int p = 0; p < n_pages; p++) {
-        const float *key = keys + pages[p] * page_size + head_at;
-        vec sums[MAX_QUERIES];
+        const size_t at = (size_t)pages[p] * m->n_kv_heads + head;
+        vec sums[MAX_QUERIES], by = (vec){0} + factor;
+        if (KV8) by *= *(const vec *)(cache->key_scales + at * LANES);
         for (int q = 0; q < NQ; q++) sums[q] = (vec){0};
         for (int d = 0; d < dim; d++) {
-            vec k = *(const vec *)(key + (size_t)d * LANES);
+            vec k = sixteen_of(KV8, cache->keys, (at * dim + d) * LANES);
             for (int q = 0; q < NQ; q++) sums[q] += k * queries[q][d];
         }
-        for (int q = 0; q < NQ; q++) *(vec *)(scores + (size_t)q * wide + p * LANES) = sums[q] * factor;
+        for (int q = 0; q < NQ; q++) *(vec *)(scores + (size_t)q * wide + p * LANES) = sums[q] * by;
     }
     float inverse[MAX_QUERIES];
     for (int q = 0; q < NQ; q++) {
@@ -269,16 +287,19 @@ static inline __attribute__((always_inline)) void attend_block(
         vec total = {0};
         for (int t = 0; t < wide; t += LANES) total += *(const vec *)(score + t);
         inverse[q] = 1.0f / sum_of(total);
+        for (int p = 0; KV8 && p < n_pages; p++)
+            *(vec *)(score + p * LANES) *=
+                *(const vec *)(cache->value_scales + ((size_t)pages[p] * m->n_kv_heads + head) * LANES);
     }
     for (int d = 0; d < dim; d += LANES) {
         vec sums[MAX_QUERIES];
         for (int q = 0; q < NQ; q++) sums[q] = (vec){0};
         for (int p = 0; p < n_pages; p++) {
-            const float *value = values + pages[p] * page_size + head_at + d;
+            const size_t at = ((size_t)pages[p] * m->n_kv_heads + head) * LANES * dim + d;
             // The rest of the last page was never written: zero times garbage may be NaN.
             int n = longest - p * LANES < LANES ? longest - p * LANES : LANES;
             for (int t = 0; t < n; t++) {
-                vec v = *(const vec *)(value + (size_t)t * dim);
+                vec v = sixteen_of(KV8, cache->values, at + (size_t)t * dim);
                 for (int q = 0; q < NQ; q++) sums[q] += v * scores[(size_t)q * wide + p * LANES + t];
             }
         }
@@ -286,10 +307,26 @@ static inline __attribute__((always_inline)) void attend_block(
     }
 }
 
+#define ATTEND(NQ)                                                                                    \
+    do {                                                                                              \
+        if (cache.key_scales)                                                                         \
+            attend_block(NQ, 1, m, &cache, own, head, queries, seen, outs, scores, furthest);         \
+        else attend_block(NQ, 0, m, &cache, own, head, queries, seen, outs, scores, furthest);        \
+    } while (0)
+
+// The place of a layer's first page in the cache, in elements and in scales.
+static size_t layer_at(const Model *m, int layer) { return (size_t)layer * m->n_pages * m->n_kv_heads * LANES; }
+
+static Cache cache_of(const Model *m, int layer) {
+    size_t at = layer_at(m, layer), bytes = at * m->dim * (m->key_scales ? 1 : sizeof(float));
+    Cache cache = {(const char *)m->keys + bytes, (const char *)m->values + bytes, NULL, NULL};
+    if (m->key_scales) cache.key_scales = m->key_scales + at, cache.value_scales = m->value_scales + at;
+    return cache;
+}
+
 static void attend(const Model *m, int layer, const Span *span, const int32_t *pages,
                    const float *qkv, int stride, float *out, float *all_scores, int longest) {
-    const size_t cache = (size_t)m->n_pages * m->n_kv_heads * m->dim * LANES;
-    const float *keys = m->keys + layer * cache, *values = m->values + layer * cache;
+    const Cache cache = cache_of(m, layer);
     const int group = m->n_heads / m->n_kv_heads, dim = m->dim;
     const int per_block = group >= MAX_QUERIES ? 1 : MAX_QUERIES / group;
     const int n_blocks = (span->n_rows + per_block - 1) / per_block;
@@ -319,11 +356,11 @@ static void attend(const Model *m, int layer, const Span *span, const int32_t *p
                 }
             const int32_t *own = pages + span->first_page;
             switch (n) {
-                case 1: attend_block(1, m, keys, values, own, head, queries, seen, outs, scores, furthest); break;
-                case 2: attend_block(2, m, keys, values, own, head, queries, seen, outs, scores, furthest); break;
-                case 4: attend_block(4, m, keys, values, own, head, queries, seen, outs, scores, furthest); break;
-                case 8: attend_block(8, m, keys, values, own, head, queries, seen, outs, scores, furthest); break;
-                default: attend_block(n, m, keys, values, own, head, queries, seen, outs, scores, furthest);
+                case 1: ATTEND(1); break;
+                case 2: ATTEND(2); break;
+                case 4: ATTEND(4); break;
+                case 8: ATTEND(8); break;
+                default: ATTEND(n);
             }
         }
     }
@@ -338,6 +375,14 @@ static void rotate(float *x, const float *cosines, const float *sines, int dim) 
     }
 }
 
+// Write x as 8-bit integers, `step` apart, and return their scale.
+static float round_to_bytes(const float *x, int n, int8_t *out, int step) {
+    float largest = 1e-8f;
+    for (int i = 0; i < n; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+    for (int i = 0; i < n; i++) out[i * step] = (int8_t)((int32_t)(x[i] * (127.0f / largest) + 128.5f) - 128);
+    return largest / 127.0f;
+}
+
 // Norm and rotate a row's queries and keys in place, then store its key and value.
 static void place(const Model *m, int layer, const Layer *l, float *row, int position, int32_t page) {
     const int dim = m->dim, offset = position % LANES;
@@ -349,13 +394,19 @@ static void place(const Model *m, int layer, const Layer *l, float *row, int pos
         if (norm) normalise(x, norm, x, dim, m->eps);
         rotate(x, cosines, sines, dim);
     }
-    const size_t page_size = (size_t)m->n_kv_heads * dim * LANES;
-    const size_t at = ((size_t)layer * m->n_pages + page) * page_size;
     const float *k = row + m->n_heads * dim, *v = k + m->n_kv_heads * dim;
     for (int h = 0; h < m->n_kv_heads; h++) {
-        float *key = m->keys + at + (size_t)h * dim * LANES + offset;
-        for (int d = 0; d < dim; d++) key[d * LANES] = k[h * dim + d];
-        memcpy(m->values + at + ((size_t)h * LANES + offset) * dim, v + h * dim, dim * sizeof(float));
+        const size_t at = layer_at(m, layer) + ((size_t)page * m->n_kv_heads + h) * LANES;
+        const size_t key_at = at * dim + offset, value_at = at * dim + (size_t)offset * dim;
+        if (m->key_scales) {
+            int8_t *keys = (int8_t *)m->keys + key_at, *values = (int8_t *)m->values + value_at;
+            m->key_scales[at + offset] = round_to_bytes(k + h * dim, dim, keys, LANES);
+            m->value_scales[at + offset] = round_to_bytes(v + h * dim, dim, values, 1);
+        } else {
+            float *key = (float *)m->keys + key_at;
+            for (int d = 0; d < dim; d++) key[d * LANES] = k[h * dim + d];
+            memcpy((float *)m->values + value_at, v + h * dim, dim * sizeof(float));
+        }
     }
 }
 

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from local_models.attention import Span
+from local_models.config import KvCache
 from local_models.shape import ModelShape
 from local_models.weights import INT4_GROUP, Weights, quantize_groups
 
@@ -56,8 +57,7 @@ class _Model(ctypes.Structure):
         ("n_threads", ctypes.c_int32),
         *[(name, ctypes.c_void_p) for name in _TABLES.split()],
         ("head", _Linear),
-        ("keys", ctypes.c_void_p),
-        ("values", ctypes.c_void_p),
+        *[(name, ctypes.c_void_p) for name in ("keys", "values", "key_scales", "value_scales")],
     ]
 
 
@@ -162,13 +162,17 @@ class NativeModel:
             self._pack8(*head, None),
         )
 
-    def allocate(self, n_pages: int, page_tokens: int) -> None:
+    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32") -> None:
         """Take memory for the KV pages; it becomes resident as pages are used."""
         shape = self.shape
-        n = shape.n_layers * n_pages * shape.n_kv_heads * shape.head_dim * page_tokens
+        n_heads = shape.n_layers * n_pages * shape.n_kv_heads * page_tokens
+        dtype = torch.int8 if kv_cache == "int8" else torch.float32
         self._model.n_pages = n_pages
-        self._model.keys = self._keep(torch.empty(n))
-        self._model.values = self._keep(torch.empty(n))
+        self._model.keys = self._keep(torch.empty(n_heads * shape.head_dim, dtype=dtype))
+        self._model.values = self._keep(torch.empty(n_heads * shape.head_dim, dtype=dtype))
+        if kv_cache == "int8":
+            self._model.key_scales = self._keep(torch.empty(n_heads))
+            self._model.value_scales = self._keep(torch.empty(n_heads))
 
     def forward(
         self, tokens: Sequence[int], spans: Sequence[Span], wanted: Sequence[int]

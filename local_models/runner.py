@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 
 from local_models.attention import Span
-from local_models.config import EngineConfig
+from local_models.config import EngineConfig, KvCache
 from local_models.sampling import Sampler
 from local_models.scheduler import Work
 from local_models.sequence import Finish, TokenLogprobs
@@ -35,7 +35,7 @@ class Executor(Protocol):
 
     shape: ModelShape
 
-    def allocate(self, n_pages: int, page_tokens: int) -> None:
+    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32") -> None:
         """Take memory for the KV pages; called once, before any forward."""
         ...
 
@@ -51,7 +51,7 @@ class Runner:
 
     def __init__(self, model: Executor, config: EngineConfig, n_pages: int) -> None:
         self._model = model
-        model.allocate(n_pages, config.page_tokens)
+        model.allocate(n_pages, config.page_tokens, config.kv_cache)
         self._sampler = Sampler()
 
     def run(self, step: list[Work]) -> list[Chosen]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, get_args
 import uvicorn
 
 from local_models.app import App, Service
-from local_models.config import EngineConfig, Quantize
+from local_models.config import EngineConfig, KvCache, Quantize
 from local_models.defaults import load_sampling
 from local_models.engine_thread import EngineThread
 from local_models.errors import LocalModelError, ModelRefused
@@ -159,6 +159,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--max-running", type=int, default=_DEFAULTS.max_running)
     parser.add_argument("--max-queued", type=int, default=_DEFAULTS.max_queued)
     parser.add_argument("--step-tokens", type=int, default=_DEFAULTS.step_tokens)
+    parser.add_argument("--kv-cache", choices=get_args(KvCache), default=_DEFAULTS.kv_cache)
     parser.add_argument("--kv-memory-mb", type=int, default=_DEFAULTS.kv_memory_bytes >> 20)
     parser.add_argument("--draft-tokens", type=int, default=_DEFAULTS.draft_tokens)
     parser.add_argument("--draft-model", help="a smaller model of the same vocabulary")
@@ -176,6 +177,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
         model=options.model,
         quantize=options.quantize,
         context_tokens=options.context_tokens,
+        kv_cache=options.kv_cache,
         kv_memory_bytes=options.kv_memory_mb << 20,
         max_running=options.max_running,
         max_queued=options.max_queued,

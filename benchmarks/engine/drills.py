@@ -241,7 +241,7 @@ def pages_after_random_operations(n: int) -> str:
 
         shape = load_shape(BUNDLED)
 
-        def allocate(self, n_pages: int, page_tokens: int) -> None: ...
+        def allocate(self, n_pages: int, page_tokens: int, kv_cache: Any) -> None: ...
 
         def forward(self, tokens: Any, spans: Any, wanted: Any) -> torch.Tensor:
             return torch.rand(len(wanted), self.shape.vocabulary)

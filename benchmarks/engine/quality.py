@@ -33,10 +33,11 @@ GATES = {"int8": 0.01, "int4": 0.04}
 
 
 def measure(
-    model: str, quantize: Any, rows: list[tuple[list[int], list[int]]]
+    model: str, quantize: Any, rows: list[tuple[list[int], list[int]]], kv_cache: Any = "float32"
 ) -> tuple[float, torch.Tensor]:
     """Return the mean loss over learned tokens and the likeliest token at each of them."""
-    engine = load_engine(EngineConfig(model=model, quantize=quantize, max_running=1))
+    config = EngineConfig(model=model, quantize=quantize, kv_cache=kv_cache, max_running=1)
+    engine = load_engine(config)
     executor = engine._runner._model
     pages = list(range(LENGTH // engine.config.page_tokens))
     loss, n_learned, likeliest = 0.0, 0, []
@@ -61,15 +62,18 @@ def main() -> int:
     base_loss, base_best = measure(options.base, "none", rows)
     print(f"base ({options.base}, float32): perplexity {math.exp(base_loss):.4f}")
     is_good = True
-    for quantize, gate in GATES.items():
+    kinds = [(q, "float32") for q in GATES] + [(q, "int8") for q in ("none", *GATES)]
+    for quantize, kv_cache in kinds:
+        # A cache in integers must not cost more than int8 weights may.
+        gate = GATES.get(quantize, GATES["int8"])
         for source in dict.fromkeys(("bundled", options.base)):
-            loss, best = measure(source, quantize, rows)
+            loss, best = measure(source, quantize, rows, kv_cache)
             change = math.exp(loss - base_loss) - 1
             is_good = is_good and change <= gate
             agreement = float((best == base_best).float().mean())
             print(
-                f"{quantize} from {source}: perplexity {math.exp(loss):.4f} ({change:+.2%}), "
-                f"same first choice {agreement:.2%}"
+                f"{quantize}, cache {kv_cache}, from {source}: perplexity {math.exp(loss):.4f} "
+                f"({change:+.2%}), same first choice {agreement:.2%}"
             )
     return 0 if is_good else 1
 

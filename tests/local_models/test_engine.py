@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from local_models.config import EngineConfig
-from local_models.engine import load_engine
+from local_models.engine import load_engine, page_count
 from local_models.errors import ModelRefused, RequestRefused
 from local_models.sequence import Finish, SamplingParams
+from local_models.shape import load_shape
 from local_models.weights import load_tensors
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
@@ -168,3 +169,12 @@ def test_too_little_memory_is_refused_at_the_start(build_tiny, tmp_path):
     build_tiny("Llama", tmp_path, max_position_embeddings=4096)
     with pytest.raises(ModelRefused, match="kv_memory_bytes"):
         load_engine(EngineConfig(model=str(tmp_path), kv_memory_bytes=1 << 20))
+
+
+def test_an_int8_cache_holds_more_than_three_times_the_pages(build_tiny, tmp_path):
+    build_tiny("Llama", tmp_path, hidden_size=256)
+    shape = load_shape(tmp_path)
+    small = {"kv_memory_bytes": 1 << 21, "max_running": 1024}
+    plain = page_count(EngineConfig(**small), shape, 256)
+    packed = page_count(EngineConfig(**small, kv_cache="int8"), shape, 256)
+    assert packed > 3.7 * plain

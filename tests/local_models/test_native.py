@@ -25,9 +25,9 @@ def library():
     return found
 
 
-def logits_of(model, chunks: list[list[int]]) -> torch.Tensor:
+def logits_of(model, chunks: list[list[int]], kv_cache: str = "float32") -> torch.Tensor:
     """Run the chunks of one sequence; return the logits of every row."""
-    model.allocate(8, 16)
+    model.allocate(8, 16, kv_cache)
     rows, position = [], 0
     for chunk in chunks:
         span = Span(0, len(chunk), position, [5, 2, 7, 1, 0, 3])
@@ -88,3 +88,23 @@ def test_two_threads_change_nothing(library, build_tiny, tmp_path):
     one = logits_of(NativeModel(shape, weights, 8, library, 1), [list(range(3, 60))])
     two = logits_of(NativeModel(shape, weights, 8, library, 2), [list(range(3, 60))])
     assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("architecture", ["Llama", "Qwen3"])
+def test_an_int8_cache_is_the_same_in_c_and_in_torch(library, build_tiny, tmp_path, architecture):
+    model = build_tiny(architecture, tmp_path, **WIDE)
+    shape, weights = load_shape(tmp_path), Weights(quantize_int8(model.state_dict()), "int8")
+    chunks = [list(range(3, 40)), [50], [51], list(range(60, 80))]
+    expected = logits_of(Model(shape, weights), chunks, "int8")
+    found = logits_of(NativeModel(shape, weights, 8, library, 1), chunks, "int8")
+    assert similarity(found, expected) > 0.9995
+    full = logits_of(NativeModel(shape, weights, 8, library, 1), chunks)
+    assert 0.995 < similarity(found, full) < 1.0
+
+
+def test_an_int8_cache_batches_to_the_bit(library, build_tiny, tmp_path):
+    build_tiny("Qwen3", tmp_path, **WIDE)
+    config = EngineConfig(model=str(tmp_path), kv_cache="int8", step_tokens=32)
+    prompts = [list(range(3 + i, 20 + 5 * i)) for i in range(7)]
+    alone = [load_engine(config).generate([p], GREEDY, 15)[0] for p in prompts]
+    assert load_engine(config).generate(prompts, GREEDY, 15) == alone
