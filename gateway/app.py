@@ -47,7 +47,13 @@ from gateway.routes.chat import ChatEndpoint
 from gateway.routing import open_router
 from gateway.services import Services
 from gateway.settings import Settings, shared_metrics_folder
-from gateway.state import GuardedRedis, embedded_redis, open_redis, warn_of_volatility
+from gateway.state import (
+    GuardedRedis,
+    check_mode,
+    embedded_redis,
+    open_redis,
+    warn_of_volatility,
+)
 from gateway.summaries import SummaryWriter
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenants import TenantStore
@@ -285,6 +291,7 @@ async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis
     redis = open_redis(url, is_cluster=settings.redis.is_cluster)
     stack.push_async_callback(redis.aclose)
     if not settings.redis.is_embedded:
+        await check_mode(redis, is_cluster=settings.redis.is_cluster)
         await warn_of_volatility(redis)
     return redis
 

@@ -2,6 +2,8 @@
 
 GatewayError
 ├── RequestError            the caller's fault: a status, a type, a code, a param
+├── ChildFailed             a process that the gateway needs did not start
+├── WrongServer             redis.url leads to another kind of server than redis.cluster says
 ├── LedgerAway              money cannot be held, or "once" not promised, and policy refuses
 ├── AuthError               who asks is not known, or may not
 │   ├── InvalidKey              no key, a wrong, revoked or expired one
@@ -47,6 +49,10 @@ class RequestError(GatewayError):
 
 class ChildFailed(GatewayError):
     """A process that the gateway needs did not start; the message holds its last words."""
+
+
+class WrongServer(GatewayError):
+    """What answers at an address is not what the configuration says it is."""
 
 
 class LedgerAway(GatewayError):

@@ -17,9 +17,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from gateway.embedded import EmbeddedRedis, embedded_redis
+from gateway.errors import WrongServer
 from gateway.redis_cluster import Address, ClusterLink
 from gateway.redis_link import Breaker, RedisAway, RedisLink
 
@@ -28,6 +29,7 @@ __all__ = [
     "GuardedPipeline",
     "GuardedRedis",
     "RedisAway",
+    "check_mode",
     "embedded_redis",
     "open_redis",
     "warn_of_volatility",
@@ -189,6 +191,26 @@ def open_redis(
     seed = (known.get("host", "localhost"), int(known.get("port", 6379)))
     redis.link = ClusterLink(seed, link_to, name)
     return redis
+
+
+async def check_mode(redis: Redis, *, is_cluster: bool) -> None:
+    """Refuse a cluster that is taken for a single server, and the reverse; pass where unsure.
+
+    Raises:
+        WrongServer: nearly every command would fail.
+    """
+    try:
+        facts = await redis.info("cluster")
+    except ResponseError as error:
+        if is_cluster and "cluster support disabled" in str(error):
+            raise WrongServer(
+                "redis.cluster is true, but the server in redis.url belongs to no cluster"
+            ) from error
+        return
+    except RedisError:  # it is away: the gateway starts without it
+        return
+    if facts.get("cluster_enabled") and not is_cluster:
+        raise WrongServer("redis.url leads to a node of a cluster: set redis.cluster: true")
 
 
 async def warn_of_volatility(redis: Redis) -> None:

@@ -12,8 +12,9 @@ from redis import Redis
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from gateway.redis_cluster import key_of
-from gateway.state import GuardedRedis, open_redis
+from gateway.errors import WrongServer
+from gateway.redis_cluster import ClusterLink, key_of
+from gateway.state import GuardedRedis, check_mode, open_redis
 from tests.fakes import until
 from tests.redis_cluster import redis_cluster
 
@@ -161,4 +162,21 @@ async def test_a_frozen_node_costs_its_own_keys_one_wait_and_others_nothing(
             return False
 
     await until(is_back)
+    await handle.aclose()
+
+
+async def test_a_node_of_a_cluster_is_not_taken_for_a_single_server(ports: list[int]) -> None:
+    handle = open_redis(f"redis://127.0.0.1:{ports[0]}", timeout_s=2.0)
+    with pytest.raises(WrongServer, match="redis.cluster: true"):
+        await check_mode(handle, is_cluster=False)
+    await handle.aclose()
+
+
+async def test_a_single_server_is_not_taken_for_a_cluster(redis_server: Path) -> None:
+    handle = open_redis(f"unix://{redis_server}", timeout_s=2.0)
+    await check_mode(handle, is_cluster=False)
+    taken = GuardedRedis.from_pool(handle.connection_pool)
+    taken.link = ClusterLink(("localhost", 0), lambda _: handle.link)
+    with pytest.raises(WrongServer, match="no cluster"):
+        await check_mode(taken, is_cluster=True)
     await handle.aclose()
