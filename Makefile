@@ -4,7 +4,7 @@
 # make bench   the benchmarks that need no network and no GPU
 # PYTHON names the interpreter, ARGS goes to the command: make run ARGS="--port 9090"
 
-PYTHON ?= python3
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INPUTS := pyproject.toml constraints.txt deploy/setup.sh

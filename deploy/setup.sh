@@ -16,7 +16,7 @@ is_new_enough() {
 }
 
 find_python() {
-    for candidate in ${PYTHON:-} python3 python3.13 python3.12 python3.11 python; do
+    for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python}; do
         if is_new_enough "$candidate"; then
             printf '%s' "$candidate"
             return
@@ -74,7 +74,11 @@ prefer_gpu() {
 }
 
 python=$(find_python)
+if [ -z "$python" ] && [ -n "${PYTHON:-}" ]; then
+    fail "$PYTHON is not there, or is older than Python 3.11"
+fi
 [ -n "$python" ] || fail "Python 3.11 or newer is needed; name it with PYTHON=/path/to/python3"
+[ -w . ] || fail "nothing can be written in $(pwd); it is read-only, or another user's"
 
 free_mb=$(df -Pk . | awk 'NR == 2 { print int($4 / 1024) }')
 if [ ! -d "$venv" ] && [ "$free_mb" -lt "$need_mb" ]; then

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import shutil
 import socket
 from dataclasses import replace
@@ -132,11 +133,16 @@ def _check_database(settings: Settings) -> None:
 
 
 def _check_disk(settings: Settings) -> None:
-    """Refuse early when there is no room for the ledger: a turn must be recorded."""
-    settings.state_dir.mkdir(parents=True, exist_ok=True)
-    free_mb = shutil.disk_usage(settings.state_dir).free // 1_000_000
+    """Refuse early when the ledger cannot grow: a turn must be recorded."""
+    folder = settings.state_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    free_mb = shutil.disk_usage(folder).free // 1_000_000
     if free_mb < _LEAST_DISK_MB:
-        raise CommandFailed(f"the disk is full: {free_mb} MB are free at {settings.state_dir}")
+        raise CommandFailed(f"the disk is full: {free_mb} MB are free at {folder}")
+    if not os.access(folder, os.W_OK):
+        raise CommandFailed(
+            f"nothing can be written in {folder}; it is read-only, or another user's"
+        )
 
 
 def _check_port(settings: Settings) -> None:
