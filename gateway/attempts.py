@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.errors import BackendBroken, BackendError
-from gateway.meter import MeteredTurn
+from gateway.metered_turn import MeteredTurn
 from gateway.models import ServedModel
 from gateway.takeover import CannotTakeOver, ReplyRestart, Takeover
 from gateway.telemetry import Metrics

@@ -22,7 +22,8 @@ from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.background import Background
 from gateway.holds import Plan
 from gateway.load import Loads
-from gateway.meter import Meter, MeteredTurn, turn_record
+from gateway.meter import Meter
+from gateway.metered_turn import MeteredTurn, turn_record
 from gateway.models import ServedModel, ServedModels
 from gateway.rate_limit import RateLimiter
 from gateway.settings import Timeouts

@@ -17,7 +17,8 @@ from gateway.backends.base import Call, ReplyDelta, ReplyEnd
 from gateway.errors import GatewayError
 from gateway.holds import Plan
 from gateway.load import Loads
-from gateway.meter import Meter, MeteredTurn
+from gateway.meter import Meter
+from gateway.metered_turn import MeteredTurn
 from gateway.models import ServedModel
 from gateway.settings import Timeouts
 from gateway.telemetry import Degradations
