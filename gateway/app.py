@@ -56,6 +56,7 @@ from gateway.state import (
 )
 from gateway.summaries import SummaryWriter
 from gateway.telemetry import Degradations, Metrics
+from gateway.tenant_erasure import TenantErasure
 from gateway.tenants import TenantStore
 from gateway.token_count import TokenCounter, estimate_tokens, local_counter
 from memory.response_cache import ResponseCache
@@ -198,7 +199,8 @@ async def open_services(
         memory = await open_memory(
             settings, redis, encodings, writer.complete, degradations, stack, clock=utc_now
         )
-        cache = ResponseCache(_open_cache(settings, redis, stack))
+        cache_redis = _open_cache(settings, redis, stack)
+        cache = ResponseCache(cache_redis)
         idempotency = IdempotencyStore(redis)
         responder = Responder(
             policies=policies,
@@ -217,6 +219,8 @@ async def open_services(
             degradations=degradations,
         )
         authenticator = Authenticator(tenants, admin_key=settings.admin_key, clock=utc_now)
+        eraser = Eraser(memory, encodings, [idempotency.traces, cache.traces], books, utc_now)
+        erasure = TenantErasure(redis, [redis, cache_redis], eraser, tenants)
         services = Services(
             settings=settings,
             clock=utc_now,
@@ -241,7 +245,8 @@ async def open_services(
             models=models,
             responder=responder,
             idempotency=idempotency,
-            eraser=Eraser(memory, encodings, [idempotency.traces, cache.traces], books, utc_now),
+            eraser=eraser,
+            tenant_erasure=erasure,
             metrics=metrics,
             degradations=degradations,
             health=_health(redis, tenants, router, backends),
@@ -253,6 +258,7 @@ async def open_services(
         background.every(RENEW_EVERY_S, "idempotency", idempotency.renew)
         background.every(30.0, "sweep", lambda: _sweep(services))
         background.every(2.0, "policies", policies.refresh)
+        background.every(2.0, "erasure", lambda: erasure.run(utc_now()))
         replicas.follow += [policies.refresh, authenticator.forget]
         background.every(POLL_S, "replicas", replicas.poll)
         stack.push_async_callback(replicas.leave)

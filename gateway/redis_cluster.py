@@ -55,7 +55,7 @@ class ClusterLink:
     async def call(self, args: Command) -> Any:
         """Send one command to the node it concerns and return the reply; see RedisLink."""
         if args[0] in _ON_EVERY_NODE:
-            replies = await asyncio.gather(*(link.call(args) for link in await self._owning()))
+            replies = await asyncio.gather(*(link.call(args) for link in await self.nodes()))
             return next((each for each in replies if isinstance(each, Exception)), replies[0])
         link = await self._link_for(args)
         return await self._followed(await self._sent(link, link.call(args)), args)
@@ -103,7 +103,8 @@ class ClusterLink:
             raise RedisAway(f"no node of {self._name} owns the key's slot")
         return self._link(owner)
 
-    async def _owning(self) -> list[RedisLink]:
+    async def nodes(self) -> list[RedisLink]:
+        """Return the links to the nodes that own slots: together they hold every key."""
         owners = self._owners or await self._read_map()
         return [self._link(owner) for owner in set(owners) if owner is not None]
 
@@ -207,7 +208,7 @@ class ClusterLink:
             except (*FAILURES, RedisError) as error:
                 log.debug("the map of %s cannot be read: %s", self._name, error)
                 continue
-            if not any(link.breaker.is_open for link in await self._owning()):
+            if not any(link.breaker.is_open for link in await self.nodes()):
                 return
 
 

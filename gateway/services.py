@@ -19,6 +19,7 @@ from gateway.replicas import Replicas
 from gateway.responder import Responder
 from gateway.settings import Settings
 from gateway.telemetry import Degradations, Metrics
+from gateway.tenant_erasure import TenantErasure
 from gateway.tenants import TenantStore
 from memory.memory import Memory
 from policies.alerts import BudgetAlerts
@@ -52,4 +53,5 @@ class Services:
     metrics: Metrics
     degradations: Degradations
     eraser: Eraser
+    tenant_erasure: TenantErasure
     health: Health

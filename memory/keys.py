@@ -94,6 +94,16 @@ def keys_of_slug(tenant: str, slug: str) -> ConversationKeys:
     )
 
 
+def conversations_pattern(tenant: str) -> str:
+    """Return what the `meta` keys of all conversations of a tenant match, and no other key."""
+    return f"tw:{{t:{tenant}:c:*}}:meta"
+
+
+def kept_pattern(tenant: str) -> str:
+    """Return what a tenant's keys outside its conversations match."""
+    return f"tw:{{t:{tenant}}}:*"
+
+
 def embedding_key(tenant: str, revision: str, digest: str) -> str:
     """Return the key of one text's encoding in a tenant's share of the embedding cache."""
     return f"tw:{{t:{tenant}}}:emb:{revision}:{digest}"

@@ -101,7 +101,8 @@ async def put_tenant(
 
 @router.delete("/tenants/{tenant_id}")
 async def delete_tenant(wired: Wired, tenant_id: str) -> JSONResponse:
-    """Remove a tenant and its keys; what its turns cost stays in the books."""
+    """Remove a tenant and its keys; its conversations go within seconds, its costs stay."""
+    await wired.tenant_erasure.want(tenant_id, wired.clock())
     if not await wired.tenants.delete_tenant(tenant_id):
         raise _not_found("tenant", tenant_id)
     return JSONResponse({"id": tenant_id, "object": "tenant.deleted", "deleted": True})

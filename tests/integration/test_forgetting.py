@@ -3,7 +3,9 @@
 import asyncio
 import base64
 from dataclasses import replace
+from datetime import timedelta
 
+from memory.conversation import Message
 from tests.integration.conftest import ScriptedBackend, running, text_reply
 
 SECRET = "Zanzibar4711"
@@ -165,3 +167,45 @@ async def test_cached_answers_on_their_own_server_are_forgotten_too(settings, re
         _, third, _ = await gateway.chat("the same", headers=user)
     caches = [headers["x-turnwise-cache"] for headers in (first, second, third)]
     assert caches == ["none", "exact", "none"]
+
+
+async def test_after_a_tenant_is_deleted_no_byte_of_what_it_said_is_left(settings, redis):
+    near = ScriptedBackend(*text_reply(f"Noted: {SECRET}"))
+    async with running(settings, near) as gateway:
+        await talk(gateway)
+        await gateway.chat(f"stateless {SECRET}", headers={"x-turnwise-end-user": PERSON})
+        theirs = {"items": [{"role": "user", "content": "of somebody else"}]}
+        await gateway.post("/v1/conversations", {"id": "kept"}, key="other-key-0123456789")
+        await gateway.post("/v1/conversations/kept/items", theirs, key="other-key-0123456789")
+        await settled(gateway)
+        assert SECRET.encode() in await everything(redis)
+        status, _, _ = await gateway.admin("DELETE", "/admin/tenants/demo")
+        assert status == 200
+        for _ in range(100):
+            await asyncio.sleep(0.2)
+            left = await everything(redis)
+            if SECRET.encode() not in left:
+                break
+        assert (await gateway.get("/v1/conversations/kept", key="other-key-0123456789"))[0] == 200
+    for trace in (SECRET, NAME, PERSON):
+        assert trace.encode() not in left
+    assert b"of somebody else" in left
+    assert not [key for key in await redis.keys("tw:{t:demo}:*") if b":emb:" in key]
+
+
+async def test_a_tenant_made_anew_keeps_what_it_says_and_late_writes_of_the_old_one_go(gateway):
+    erasure, now = gateway.services.tenant_erasure, gateway.services.clock
+    store, tenants = gateway.services.memory.store, gateway.services.tenants
+    await erasure.want("gone", now())
+    await asyncio.sleep(0.01)
+    await store.append("gone", "late", [Message("user", "a turn that was running")], create=True)
+    assert await erasure.run(now()) == 1
+    await tenants.put_tenant("gone")
+    await store.append("gone", "young", [Message("user", "hello")], create=True)
+    minutes = timedelta(minutes=6)
+    assert await erasure.run(now() + minutes) == 0
+    assert await store.get("gone", "young") is not None
+    await tenants.delete_tenant("gone")
+    assert await erasure.run(now() + 2 * minutes) == 1
+    assert await erasure.run(now() + 3 * minutes) == 0
+    assert await erasure.run(now() + 4 * minutes) == 0
