@@ -56,86 +56,61 @@ class Metrics:
 
     def __init__(self, shared_folder: str | None = None) -> None:
         self._shared_folder = shared_folder
-        self.registry = CollectorRegistry()
-        self.requests = _Labelled(
-            Counter(
-                "turnwise_http_requests",
-                "Requests by route and status.",
-                ["route", "status"],
-                registry=self.registry,
-            )
+        self.registry = registry = CollectorRegistry()
+
+        def counter(name: str, text: str, *labels: str) -> _Labelled[Counter]:
+            return _Labelled(Counter(name, text, labels, registry=registry))
+
+        def histogram(name: str, text: str, *labels: str) -> _Labelled[Histogram]:
+            return _Labelled(Histogram(name, text, labels, buckets=_SECONDS, registry=registry))
+
+        model = "gen_ai_request_model"
+        self.requests = counter(
+            "turnwise_http_requests", "Requests by route and status.", "route", "status"
         )
-        self.duration = _Labelled(
-            Histogram(
-                "gen_ai_server_request_duration_seconds",
-                "Time from request to last byte of a turn.",
-                ["gen_ai_request_model", "tier"],
-                buckets=_SECONDS,
-                registry=self.registry,
-            )
+        self.duration = histogram(
+            "gen_ai_server_request_duration_seconds",
+            "Time from request to last byte of a turn.",
+            *(model, "tier"),
         )
-        self.first_token = _Labelled(
-            Histogram(
-                "gen_ai_server_time_to_first_token_seconds",
-                "Time from request to first token.",
-                ["gen_ai_request_model", "tier"],
-                buckets=_SECONDS,
-                registry=self.registry,
-            )
+        self.first_token = histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "Time from request to first token.",
+            *(model, "tier"),
         )
-        self.tokens = _Labelled(
-            Counter(
-                "gen_ai_client_token_usage",
-                "Tokens by kind.",
-                ["gen_ai_request_model", "gen_ai_token_type"],
-                registry=self.registry,
-            )
+        self.tokens = counter(
+            "gen_ai_client_token_usage", "Tokens by kind.", model, "gen_ai_token_type"
         )
         self.overhead = Histogram(
             "turnwise_overhead_seconds",
             "Time of a turn spent in the gateway before the upstream was called.",
             buckets=_OVERHEAD,
-            registry=self.registry,
+            registry=registry,
         )
-        self.decisions = _Labelled(
-            Counter(
-                "turnwise_decisions",
-                "Routing decisions by tier and reason.",
-                ["tier", "reason"],
-                registry=self.registry,
-            )
+        self.decisions = counter(
+            "turnwise_decisions", "Routing decisions by tier and reason.", "tier", "reason"
         )
-        self.degraded = Counter(
-            "turnwise_degraded",
-            "Turns answered without a part that failed.",
-            ["part"],
-            registry=self.registry,
+        self.degraded = counter(
+            "turnwise_degraded", "Turns answered without a part that failed.", "part"
         )
-        self.attempts = _Labelled(
-            Counter(
-                "turnwise_attempts",
-                "Upstream attempts by model and outcome.",
-                ["model", "status"],
-                registry=self.registry,
-            )
+        self.attempts = counter(
+            "turnwise_attempts", "Upstream attempts by model and outcome.", "model", "status"
         )
-        self.budget_alerts = Counter(
+        self.budget_alerts = counter(
             "turnwise_budget_alerts",
             "Steps of budgets that were reached, by what happens from then on.",
-            ["action"],
-            registry=self.registry,
+            "action",
         )
-        self.retries = Counter(
+        self.retries = counter(
             "turnwise_upstream_retries",
             "Requests sent to an upstream once more, because it had not begun on the first.",
-            ["backend"],
-            registry=self.registry,
+            "backend",
         )
         self.in_flight = Gauge(
             "turnwise_turns_in_flight",
             "Turns being answered now.",
             multiprocess_mode="livesum",
-            registry=self.registry,
+            registry=registry,
         )
 
     def retried(self, backend: str) -> None:
