@@ -145,8 +145,10 @@ def _changes(
     if not wanted:
         return []
     changes: list[tuple[Mapping[str, Any], int]] = []
-    keys = sorted({name for _, name in wanted})
-    found = connection.execute(select(table).where(table.c[key].in_(keys))).all()
+    keys = {"tenant": {tenant for tenant, _ in wanted}, key: {name for _, name in wanted}}
+    # By the whole primary key and nothing else: with less, or more, SQLite reads all of a tenant's.
+    is_known = (column.in_(sorted(keys[column.name])) for column in table.primary_key)
+    found = connection.execute(select(table).where(*is_known)).all()
     for known in (dict(row._mapping) for row in found):
         newer = wanted.get((known["tenant"], known[key]))
         if newer is None:

@@ -136,6 +136,8 @@ async def fill(engine: Engine, redis: Redis, n_turns: int, n_settled: int) -> No
             await settle(ledger, one)
         else:
             waiting.xadd(stream, {"e": orjson.dumps(one)})
+            if len(waiting) == 500:
+                await waiting.execute()
         if number % CHUNK == 0 or number == n_turns:
             await waiting.execute()
             began_s = time.process_time()
@@ -266,7 +268,7 @@ async def run(folder: Path, n_turns: int, n_settled: int, n_asked: int) -> bool:
     engine = open_database(f"sqlite:///{folder}/ledger.db")
     upgrade(engine)
     child, redis_url = embedded_redis(folder)
-    async with child, Redis.from_url(redis_url) as redis:
+    async with child, Redis.from_url(redis_url, socket_timeout=60) as redis:
         await child.wait_ready()
         with engine.connect() as connection:
             is_empty = connection.execute(select(turns_table.c.request_id).limit(1)).first() is None

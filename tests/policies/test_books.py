@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, event, func, select
 
 from policies.booking import book, parse_record
 from policies.books import Books, day_bounds
@@ -147,6 +147,32 @@ async def test_a_record_that_makes_no_sense_is_set_aside_and_the_rest_is_booked(
     assert books.n_unbooked == 3
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(unbooked_table)).scalar() == 3
+
+
+async def test_booking_looks_up_its_own_rows_and_scans_no_table(
+    ledger: Ledger, books: Books, engine: Engine, opening: Opening, closing: Closing
+) -> None:
+    if engine.dialect.name != "sqlite":
+        pytest.skip("the plans of SQLite")
+    asked: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _k: Any, statement: str, values: Any, _x: Any, _m: Any) -> None:
+        asked.append((statement, values))
+
+    event.listen(engine, "before_cursor_execute", note)
+    await answer(ledger, opening(1), closing(850))
+    await answer(ledger, opening(2), closing(850))
+    await books.catch_up("acme")
+    event.remove(engine, "before_cursor_execute", note)
+    with engine.connect() as connection:
+        plans = [
+            str(row.detail)
+            for statement, values in asked
+            if statement.startswith("SELECT")
+            for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values)
+        ]
+    assert [plan for plan in plans if "PRIMARY KEY" not in plan and "autoindex" not in plan] == []
+    assert len(plans) > 2
 
 
 async def test_an_unknown_price_is_counted_and_is_not_zero(
