@@ -110,6 +110,8 @@ _COUNTED = re.compile(
     re.IGNORECASE,
 )
 
+_Check = Callable[[re.Match[str]], bool]
+
 
 def has_pii(texts: Iterable[str]) -> bool | None:
     """Return whether any text holds an identifier; None when there is too much to search."""
@@ -122,7 +124,11 @@ def has_pii(texts: Iterable[str]) -> bool | None:
 
 
 def _holds_pii(text: str) -> bool:
-    return any(_is_in(kind, part) for part in _parts(text) for kind in Pii)
+    for part in _parts(text):
+        for pattern, passes in _RECOGNISERS.values():
+            if pattern.search(part) is not None and _is_found(pattern, passes, part):
+                return True
+    return False
 
 
 def pii_kinds(text: str) -> frozenset[Pii]:
@@ -130,7 +136,12 @@ def pii_kinds(text: str) -> frozenset[Pii]:
 
     Numbers with a checksum (Aadhaar, cards, GSTIN) count only where it holds.
     """
-    return frozenset(kind for part in _parts(text) for kind in Pii if _is_in(kind, part))
+    return frozenset(
+        kind
+        for part in _parts(text)
+        for kind, (pattern, passes) in _RECOGNISERS.items()
+        if _is_found(pattern, passes, part)
+    )
 
 
 def _parts(text: str) -> Iterator[str]:
@@ -154,8 +165,7 @@ def _parts(text: str) -> Iterator[str]:
         yield text[start:end]
 
 
-def _is_in(kind: Pii, text: str) -> bool:
-    pattern, passes = _RECOGNISERS[kind]
+def _is_found(pattern: re.Pattern[str], passes: _Check | None, text: str) -> bool:
     return any(passes is None or passes(match) for match in pattern.finditer(text))
 
 
@@ -230,7 +240,7 @@ _BASE_36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _TIMES = [[_times(left, right) for right in range(10)] for left in range(10)]
 _PERMUTED = _permutations()
 # The form of each kind, and what else must hold of it.
-_RECOGNISERS: dict[Pii, tuple[re.Pattern[str], Callable[[re.Match[str]], bool] | None]] = {
+_RECOGNISERS: dict[Pii, tuple[re.Pattern[str], _Check | None]] = {
     Pii.AADHAAR: (_AADHAAR, _is_aadhaar),
     Pii.PAN: (_PAN, None),
     Pii.GSTIN: (_GSTIN, lambda match: is_gstin(match.group())),
