@@ -362,8 +362,12 @@ def _health(
 
 async def _book_touched(services: Services) -> None:
     touched, services.ledger.touched = services.ledger.touched, set()
-    for tenant in touched:
-        await services.books.catch_up(tenant)
+    try:
+        for tenant in list(touched):
+            await services.books.catch_up(tenant)
+            touched.discard(tenant)
+    finally:
+        services.ledger.touched |= touched  # what could not be booked is tried again
 
 
 async def _sweep(services: Services) -> None:

@@ -303,7 +303,9 @@ class Ledger:
             orjson.dumps(opening_to_json(opening, keys.spend)),
             hold_micro,
         ]
-        first += [limit_micro, self._lease_until(), _expiry_of(place)]
+        # A span, not a moment: this process and Redis need not agree on what day it is.
+        kept_s = int((place.period.end + _KEEP_SPEND - self._clock()).total_seconds())
+        first += [limit_micro, self._lease_until(), kept_s]
         last = [max_open, worst_micro, most_micro]
         settled_in_books = self._spending.settled_in_books
         seed, seen = ("", "") if settled_in_books else ("0", "")
@@ -390,10 +392,6 @@ def _bounds(place: Place) -> tuple[int, int]:
     if budget is None:
         return -1, -1
     return budget.refuses_at_micro, budget.refuses_at_micro + budget.overshoot_micro
-
-
-def _expiry_of(place: Place) -> int:
-    return int((place.period.end + _KEEP_SPEND).timestamp())
 
 
 def _exceeded(place: Place, state: BudgetState, hold_micro: int) -> BudgetExceeded:

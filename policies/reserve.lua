@@ -2,7 +2,7 @@
 -- KEYS: spend (hash: settled, reserved, exposed), open (hash: entry -> hold:worst|opening),
 --       leases (zset), stream
 -- ARGV: 1 entry id  2 opening (JSON)  3 hold  4 limit (-1: none)  5 lease until (epoch s)
---       6 spend expiry (epoch s)  7 settled so far according to the books ('' unknown)
+--       6 how long the counter is kept (s)  7 settled so far according to the books ('' unknown)
 --       8 last id of the stream when the books were asked ('' any)  9 most open entries (-1: any)
 --       10 worst case, at least the hold  11 what settling may reach at the very most
 -- Returns: {outcome, settled, reserved} after the operation, and for outcome 2 the stream's last id.
@@ -38,7 +38,7 @@ end
 if not counts[1] then redis.call('HSET', KEYS[1], 'settled', ARGV[7]) end
 reserved = redis.call('HINCRBY', KEYS[1], 'reserved', ARGV[3])
 redis.call('HINCRBY', KEYS[1], 'exposed', ARGV[10])
-redis.call('EXPIREAT', KEYS[1], ARGV[6])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
 redis.call('HSET', KEYS[2], ARGV[1], ARGV[3] .. ':' .. ARGV[10] .. '|' .. ARGV[2])
 redis.call('ZADD', KEYS[3], ARGV[5], ARGV[1])
 return {1, settled, reserved}

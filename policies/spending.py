@@ -74,7 +74,8 @@ class Spending:
         known = self._known.get(place.tenant)
         if known is not None:
             at, at_s, state = known
-            is_fresh = self._clock().timestamp() - at_s < max_age_s
+            # A clock that went back makes nothing fresh.
+            is_fresh = 0 <= self._clock().timestamp() - at_s < max_age_s
             if is_fresh and at.keys.spend == place.keys.spend:
                 return place.state(state.settled_micro, state.reserved_micro)
         try:
