@@ -80,9 +80,15 @@ def clock(at: datetime, timezone: str, *, seconds: bool = True) -> str:
     return f"{local:%H:%M:%S} {local:%Z}" if seconds else f"{local:%H:%M} {local:%Z}"
 
 
-def stamp(us: int | None, timezone: str) -> str:
-    """Return microseconds since the epoch as day and time in a zone: 23 Nov 2026, 23:01:02."""
+def stamp(us: int | None, timezone: str, *, now: datetime | None = None) -> str:
+    """Return microseconds since the epoch as day and time in a zone: 23 Nov 2026, 23:01:02.
+
+    The year is left out where it is the one of `now`.
+    """
     if us is None:
         return _NOT_KNOWN
-    local = datetime.fromtimestamp(us / 1e6, UTC).astimezone(ZoneInfo(timezone))
-    return f"{local.day} {local:%b %Y, %H:%M:%S}"
+    zone = ZoneInfo(timezone)
+    local = datetime.fromtimestamp(us / 1e6, UTC).astimezone(zone)
+    is_this_year = now is not None and now.astimezone(zone).year == local.year
+    year = "" if is_this_year else f" {local.year}"
+    return f"{local.day} {local:%b}{year}, {local:%H:%M:%S}"

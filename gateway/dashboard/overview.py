@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime, timedelta
 
+from redis.exceptions import RedisError
 from sqlalchemy import Connection, case, func, select
 
 from gateway.dashboard.view import View
@@ -18,7 +19,9 @@ from policies.budget import BudgetState, period_of
 from policies.catalog import ModelSpec
 from policies.costs import CostRow
 from policies.entry import to_us
+from policies.errors import LedgerUnavailable
 from policies.forecast import BurnDown, burn_down
+from policies.policy import Policy
 from policies.reports import Latencies, Span, TierShare
 from policies.savings import Savings
 from policies.tables import entries_table, rollups_table, unbooked_table
@@ -47,7 +50,7 @@ class Check:
     rollup_micro: int
     page_micro: int
     checked_at: datetime
-    lag_s: float
+    lag_s: float | None
 
     @property
     def agrees(self) -> bool:
@@ -67,7 +70,7 @@ class Overview:
     saved_month: Savings | None
     daily: tuple[SpendLine, ...]
     burn: BurnDown
-    budget: BudgetState
+    budget: BudgetState | None
     cache: Mapping[str, int]
     statuses: Mapping[str, int]
     latencies: Latencies
@@ -93,7 +96,6 @@ class Overview:
 async def overview_of(wired: Services, view: View) -> Overview:
     """Return the first page's answers for the view's tenant."""
     tenant = view.tenant
-    await wired.books.catch_up(tenant.id)
     yesterday = view.span_of(view.yesterday, view.yesterday)
     month = view.span_of(view.today.replace(day=1), view.today)
     # Long enough for any month, so that one reading serves the chart and the forecast.
@@ -111,7 +113,7 @@ async def overview_of(wired: Services, view: View) -> Overview:
         limit_micro=None,
         now=view.now,
     )
-    budget = await wired.ledger.state(tenant.id, policy.budget, tenant.currency)
+    budget = await budget_of(wired, view, policy)
     check = await check_of(wired, view, yesterday, sum(line.cost_micro for line in models))
     statuses = await wired.reports.counts(tenant.id, week, "status")
     return Overview(
@@ -129,6 +131,14 @@ async def overview_of(wired: Services, view: View) -> Overview:
         latencies=await wired.reports.latencies(tenant.id, week),
         alarms=await alarms_of(wired, view, budget, daily, check, statuses),
     )
+
+
+async def budget_of(wired: Services, view: View, policy: Policy) -> BudgetState | None:
+    """Return what is spent and held of the policy's budget, None where Redis does not answer."""
+    try:
+        return await wired.ledger.state(view.tenant.id, policy.budget, view.tenant.currency)
+    except LedgerUnavailable:
+        return None
 
 
 def baseline_of(wired: Services, view: View) -> ModelSpec:
@@ -225,16 +235,19 @@ async def check_of(wired: Services, view: View, span: Span, page_micro: int) -> 
     )
 
 
-async def lag_s(wired: Services, tenant: str, now: datetime) -> float:
-    """Return for how long the oldest entry that is not booked has been waiting, in seconds."""
-    n_waiting, oldest_s = await wired.books.backlog(tenant)
+async def lag_s(wired: Services, tenant: str, now: datetime) -> float | None:
+    """Return how long the oldest entry that is not booked has waited, None if Redis is silent."""
+    try:
+        n_waiting, oldest_s = await wired.books.backlog(tenant)
+    except (RedisError, OSError):
+        return None
     return max(0.0, now.timestamp() - oldest_s) if n_waiting and oldest_s else 0.0
 
 
 async def alarms_of(
     wired: Services,
     view: View,
-    budget: BudgetState,
+    budget: BudgetState | None,
     daily: Sequence[SpendLine],
     check: Check,
     statuses: Mapping[str, int],
@@ -243,7 +256,7 @@ async def alarms_of(
     found = []
     if not check.agrees:
         found.append("Ledger and roll-ups disagree: run `turnwise costs rebuild` and look again.")
-    if budget.limit_micro is not None and budget.used_share >= 0.8:
+    if budget and budget.limit_micro is not None and budget.used_share >= 0.8:
         share = min(999, round(100 * budget.used_share))
         found.append(f"{share} % of the {budget.period}'s budget is spent or held.")
     unpriced = sum(line.unpriced for line in daily)
@@ -251,7 +264,9 @@ async def alarms_of(
         found.append(f"{unpriced} calls of the last 31 days have no known price and add nothing.")
     if any(line.foreign_usd_micro for line in daily):
         found.append("A part was booked in another currency; switch to USD to see all of it.")
-    if check.lag_s > 60:
+    if not view.is_fresh:
+        found.append("Redis does not answer: what the books have not taken from it is missing.")
+    if check.lag_s is not None and check.lag_s > 60:
         found.append(f"The books are {check.lag_s:.0f} s behind the gateway.")
     n_unbooked = await _unbooked(wired, view.tenant.id)
     if n_unbooked:

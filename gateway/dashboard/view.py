@@ -27,6 +27,7 @@ class View:
     """One page for one viewer.
 
     `tenants` are the ids that the viewer may choose from; `query` is the address's own.
+    `is_fresh` says that everything that had ended was booked before the page was made.
     """
 
     viewer: Viewer
@@ -38,6 +39,7 @@ class View:
     now: datetime
     path: str
     query: Mapping[str, str]
+    is_fresh: bool = True
 
     @property
     def today(self) -> date:
@@ -98,7 +100,7 @@ class View:
 
     def stamp(self, us: int | None) -> str:
         """Return microseconds since the epoch as day and time in the view's zone."""
-        return formats.stamp(us, self.timezone)
+        return formats.stamp(us, self.timezone, now=self.now)
 
 
 def view_of(

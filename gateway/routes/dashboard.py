@@ -10,7 +10,15 @@ from datetime import timedelta
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from gateway.dashboard.overview import baseline_of, breakdowns, filled, lines, overview_of, savings
+from gateway.dashboard.overview import (
+    baseline_of,
+    breakdowns,
+    budget_of,
+    filled,
+    lines,
+    overview_of,
+    savings,
+)
 from gateway.dashboard.rendering import SECURITY
 from gateway.dashboard.routing import routing_of, what_if_of
 from gateway.dashboard.timing import timing_of
@@ -46,7 +54,6 @@ async def spend(wired: Wired, view: Shown, request: Request) -> Response:
     view.viewer.require("costs")
     day = day_in(view)
     span = view.span if day is None else view.span_of(day, day)
-    await wired.books.catch_up(view.tenant.id)
     names = ("model", "tier", "kind", *(() if day else ("day",)))
     by = await breakdowns(wired, view, span, *names)
     return page(
@@ -87,7 +94,6 @@ async def export(wired: Wired, view: Shown, request: Request) -> Response:
 async def savings_page(wired: Wired, view: Shown, request: Request) -> Response:
     """Show what the baseline would have cost, and each step from there to what was paid."""
     view.viewer.require("costs")
-    await wired.books.catch_up(view.tenant.id)
     baseline = baseline_of(wired, view)
     return page(
         request,
@@ -106,7 +112,6 @@ async def savings_page(wired: Wired, view: Shown, request: Request) -> Response:
 async def routing(wired: Wired, view: Shown, request: Request) -> Response:
     """Show where turns went and why."""
     view.viewer.require("turns")
-    await wired.books.catch_up(view.tenant.id)
     return page(request, view, "routing.html", "Routing", r=await routing_of(wired, view))
 
 
@@ -129,7 +134,6 @@ async def what_if(wired: Wired, view: Shown, request: Request) -> Response:
 async def latency(wired: Wired, view: Shown, request: Request) -> Response:
     """Show how long turns took, and how they ended."""
     view.viewer.require("turns")
-    await wired.books.catch_up(view.tenant.id)
     return page(request, view, "latency.html", "Latency and errors", t=await timing_of(wired, view))
 
 
@@ -137,7 +141,6 @@ async def latency(wired: Wired, view: Shown, request: Request) -> Response:
 async def budgets(wired: Wired, view: Shown, request: Request) -> Response:
     """Show the running period, its limit and where it leads."""
     view.viewer.require("costs")
-    await wired.books.catch_up(view.tenant.id)
     policy = wired.policies.policy_of(view.tenant.id, view.tenant.policy)
     burn = await wired.reports.burn_down(
         view.tenant.id,
@@ -146,7 +149,7 @@ async def budgets(wired: Wired, view: Shown, request: Request) -> Response:
         timezone=view.timezone,
         now=view.now,
     )
-    state = await wired.ledger.state(view.tenant.id, policy.budget, view.tenant.currency)
+    state = await budget_of(wired, view, policy)
     return page(
         request,
         view,

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, quote
 
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
+from redis.exceptions import RedisError
 
 from gateway.dashboard.rendering import SECURITY, html, render
 from gateway.dashboard.session import COOKIE, Viewer
@@ -19,6 +21,7 @@ from gateway.dashboard.view import View, view_of
 from gateway.errors import GatewayError, InvalidKey, RequestError
 from gateway.http_errors import EXPECTED_ERRORS, http_error_of
 from gateway.routes.dependencies import Wired, services_of
+from gateway.services import Services
 from gateway.tenants import Tenant
 
 LOGIN = "/dashboard/login"
@@ -65,7 +68,7 @@ SignedIn = Annotated[Viewer, Depends(viewer_of)]
 
 
 async def page_view(wired: Wired, viewer: SignedIn, request: Request) -> View:
-    """Return what the page shows.
+    """Return what the page shows, the books brought up to date first.
 
     Raises:
         RequestError: 404, no such tenant among the viewer's.
@@ -77,13 +80,25 @@ async def page_view(wired: Wired, viewer: SignedIn, request: Request) -> View:
         tenants = {tenant.id: tenant for tenant in await wired.tenants.tenants()}
     if not tenants:
         raise RequestError("There is no tenant yet: create one with PUT /admin/tenants/{id}.")
-    return view_of(
+    view = view_of(
         viewer,
         tenants,
         now=wired.clock(),
         path=request.url.path,
         query=dict(request.query_params),
     )
+    return replace(view, is_fresh=await _catch_up(wired, view.tenant.id))
+
+
+async def _catch_up(wired: Services, tenant: str) -> bool:
+    """Book what waits in the tenant's stream; False where Redis does not answer."""
+    try:
+        await wired.books.catch_up(tenant)
+    except (RedisError, OSError) as error:  # the books stand without it, and the page says so
+        wired.degradations.failed("pages", error, "a page of the dashboard")
+        return False
+    wired.degradations.worked("pages")
+    return True
 
 
 Shown = Annotated[View, Depends(page_view)]

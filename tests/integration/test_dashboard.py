@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
+import signal
+from dataclasses import replace
 from datetime import timedelta
 from importlib.resources import files
 from zoneinfo import ZoneInfo
@@ -13,6 +16,9 @@ import pytest
 
 from gateway.app import utc_now
 from gateway.dashboard import formats
+from gateway.settings import RedisSettings
+from gateway.state import embedded_redis
+from tests.integration.conftest import running
 from tests.synthetic_books import fill
 
 INDIA = ZoneInfo("Asia/Kolkata")
@@ -429,3 +435,24 @@ async def test_first_visit_is_under_60_kb(gateway, reader_of):
             size += int(answer.headers["content-length"])
 
     assert size < 60_000
+
+
+async def test_pages_show_the_books_while_redis_is_silent(settings, tmp_path):
+    child, url = embedded_redis(tmp_path / "state")
+    async with child, running(replace(settings, redis=RedisSettings(url=url))) as gateway:
+        fill(gateway.services.database, "demo", now=utc_now(), days=3, per_day=30)
+        cookies = aiohttp.CookieJar(unsafe=True)
+        async with aiohttp.ClientSession(cookie_jar=cookies) as session:
+            reader = Reader(gateway.url, session)
+            await reader.send("/dashboard/login", {"key": gateway.key})
+            os.kill(child.pid, signal.SIGSTOP)
+            try:
+                answers = {page: await reader.get(f"/dashboard{page}") for page in PAGES}
+                talk = await reader.get("/dashboard/conversations?name=chat-3")
+            finally:
+                os.kill(child.pid, signal.SIGCONT)
+    assert {page: status for page, (status, _, _) in answers.items() if status != 200} == {}
+    assert "It adds up" in answers[""][2]
+    for _, _, text in (*answers.values(), talk):
+        assert "without what Redis still holds" in text
+    assert "cannot be read now" in talk[2]

@@ -86,11 +86,14 @@ function draw(figure) {
   charts.set(figure, new uPlot({
     width: place.clientWidth,
     height: few ? 190 : 230,
-    padding: [8, 16, 0, 0],
+    padding: [8, 26, 0, 0],
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     legend: { show: false },
     cursor: { points: { show: false }, y: false, drag: { x: false, y: false } },
-    scales: { x: { range: (plot, low, high) => bars ? [low - 43200, high + 43200] : [low, high] }, y: { range: (plot, low, high) => [0, (high || 1) * 1.06] } },
+    scales: { x: { range: (plot, low, high) => {
+        const room = bars ? 43200 : (high - low) * 0.025;
+        return [low - room, high + room];
+      } }, y: { range: (plot, low, high) => [0, (high || 1) * 1.06] } },
     axes: [
       { ...axis, grid: { show: false }, splits: (plot, at, low, high) => dayTicks(data[0], low, high, place.clientWidth), values: (plot, ticks) => ticks.map(dayName) },
       { ...axis, size: 68, space: 44, grid: { stroke: css("--line"), width: 1 }, values: (plot, ticks) => ticks.map((tick) => amount(tick, figure)) },
@@ -158,3 +161,8 @@ window.addEventListener("resize", () => {
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
 document.addEventListener("htmx:afterSettle", drawAll);
 drawAll();
+
+// On a narrow screen the pages' names are one row that moves: the current one is shown.
+const pages = document.querySelector("nav");
+const current = document.querySelector("nav [aria-current]");
+if (current) pages.scrollLeft = current.offsetLeft - pages.offsetLeft - (pages.clientWidth - current.offsetWidth) / 2;
