@@ -26,8 +26,9 @@ class Turn:
     `auto:best` or a catalogue name; `params` are OpenAI parameters that travel to the model as they
     are. `conversation` is the caller's name for a stored conversation, None when stateless.
     `max_cost_usd` caps the worst case of this turn. `dropped_params` could not be honoured.
-    `may_restart` lets a broken stream start again with another model's whole answer. `kind` names
-    the helper whose call it is, where no caller asked.
+    `may_restart` lets a broken stream start again with another model's whole answer.
+    `idempotency_key` is the caller's name for the request: asked again after it broke, its messages
+    are stored once. `kind` names the helper whose call it is, where no caller asked.
     """
 
     request_id: str
@@ -44,6 +45,7 @@ class Turn:
     cache_mode: CacheMode = "on"
     dropped_params: tuple[str, ...] = ()
     may_restart: bool = False
+    idempotency_key: str | None = None
     kind: str = "chat"
 
     @property

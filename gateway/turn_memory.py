@@ -15,7 +15,7 @@ from gateway.token_count import TokenCounter, count_messages
 from gateway.turn import Turn
 from gateway.wire.reply import ChatReply, reply_message
 from memory.conversation import Context, Message
-from memory.errors import ConversationDeleted
+from memory.errors import ConversationDeleted, IdempotencyMismatch
 from memory.memory import Memory, OpenConversation
 from memory.opened import blank
 from memory.records import Draft
@@ -120,20 +120,30 @@ class TurnMemory:
 
     async def append_new(self) -> None:
         """Store the turn's new messages: from here on they are not lost."""
-        await self._append(self._new, "in", self._instructions)
+        key = self._turn.idempotency_key
+        if key is not None:
+            try:
+                await self._append(self._new, f"chat:{key}", self._instructions)
+            except IdempotencyMismatch:  # its outcome was forgotten: this is another request
+                pass
+            else:
+                return
+        await self._append(self._new, f"{self._turn.request_id}:in", self._instructions)
 
     async def append_reply(self, reply: ChatReply) -> None:
         """Store the first choice of a whole reply."""
         if reply.choices:
-            await self._append((reply_message(reply.choices[0]),), "out")
+            await self._append((reply_message(reply.choices[0]),), f"{self._turn.request_id}:out")
 
     async def append_partial(self, reply: ChatReply) -> None:
         """Store what the caller saw of an answer that broke or was stopped, marked as such."""
         if reply.choices and (message := reply_message(reply.choices[0])).text:
-            await self._append((Draft(message, {"status": "incomplete"}),), "out")
+            await self._append(
+                (Draft(message, {"status": "incomplete"}),), f"{self._turn.request_id}:out"
+            )
 
     async def _append(
-        self, messages: Sequence[Message | Draft], part: str, instructions: str | None = None
+        self, messages: Sequence[Message | Draft], key: str, instructions: str | None = None
     ) -> None:
         if self._opened is None or not messages:
             return
@@ -141,7 +151,7 @@ class TurnMemory:
             await self._memory.append(
                 self._opened,
                 messages,
-                idempotency_key=f"{self._turn.request_id}:{part}",
+                idempotency_key=key,
                 instructions=instructions,
                 retention_s=self._rules.retention_days * 86_400.0
                 if self._rules.retention_days

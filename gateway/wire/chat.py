@@ -218,6 +218,7 @@ def parse_chat(body: bytes, headers: Mapping[str, str], request_id: str) -> Turn
         cache_mode=_cache_mode(headers.get("x-turnwise-cache")),
         dropped_params=tuple(dropped),
         may_restart=headers.get("x-turnwise-restart", "").lower() == "allow",
+        idempotency_key=headers.get("idempotency-key"),
     )
 
 

@@ -259,6 +259,32 @@ async def test_a_failed_request_frees_its_idempotency_key(settings, redis):
         assert (await gateway.chat("hello", headers=key))[0] == 200
 
 
+async def test_a_broken_turn_that_is_asked_again_with_its_key_stores_its_message_once(
+    settings, redis
+):
+    down = BackendUnavailable("b", "refused")
+    near = ScriptedBackend(down)
+    async with running(settings, near, ScriptedBackend(down)) as gateway:
+        name = {"Idempotency-Key": "k6", "x-turnwise-conversation-id": "c"}
+        assert (await gateway.chat("hello", headers=name))[0] == 503
+        near.script = text_reply("better")
+        assert (await gateway.chat("hello", headers=name))[0] == 200
+        _, _, page = await gateway.get("/v1/conversations/c/items?order=asc")
+    assert [item["content"] for item in page["data"]] == ["hello", "better"]
+
+
+async def test_a_key_whose_outcome_is_forgotten_names_another_request(gateway, redis):
+    name = {"Idempotency-Key": "k7", "x-turnwise-conversation-id": "c"}
+    await gateway.chat("hello", headers=name)
+    for key in await redis.keys("*:idem:*"):
+        if b":c:" not in key:
+            await redis.delete(key)
+    assert (await gateway.chat("goodbye", headers=name))[0] == 200
+    _, _, page = await gateway.get("/v1/conversations/c/items?order=asc")
+    texts = [item["content"] for item in page["data"]]
+    assert texts == ["hello", "Hello there", "goodbye", "Hello there"]
+
+
 async def test_several_choices_are_collected_apart(settings, redis):
     script = [
         ReplyDelta(index=0, content="a"),
