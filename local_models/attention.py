@@ -30,13 +30,14 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where a step's rows are: positions int64 [rows], slots int64 [rows], pages per span.
+    """Where a step's rows are: positions int64 [rows], slots int64 [rows], and pages per span.
 
     A slot is page * page_tokens + offset: the place in the cache of a row's key and value.
     """
 
     positions: torch.Tensor
     slots: torch.Tensor
+    spans: Sequence[Span]
     pages: tuple[torch.Tensor, ...]
 
 
@@ -47,7 +48,7 @@ class PagedCache:
     """
 
     def __init__(
-        self, shape: ModelShape, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32"
+        self, shape: ModelShape, n_pages: int, page_tokens: int, kv_cache: KvCache = "full"
     ) -> None:
         self.page_tokens = page_tokens
         size = (shape.n_layers, 2, n_pages * page_tokens, shape.n_kv_heads, shape.head_dim)
@@ -66,16 +67,10 @@ class PagedCache:
             positions += own
             slots += [span.pages[p // size] * size + p % size for p in own]
         pages = tuple(torch.tensor(span.pages) for span in spans)
-        return Places(torch.tensor(positions), torch.tensor(slots), pages)
+        return Places(torch.tensor(positions), torch.tensor(slots), spans, pages)
 
     def attend(
-        self,
-        layer: int,
-        q: torch.Tensor,
-        k: torch.Tensor,
-        v: torch.Tensor,
-        spans: Sequence[Span],
-        places: Places,
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: Places
     ) -> torch.Tensor:
         """Store this step's keys and values, then return each row's attention output.
 
@@ -85,7 +80,7 @@ class PagedCache:
         self._store(layer, 0, k, places.slots)
         self._store(layer, 1, v, places.slots)
         out = torch.empty_like(q)
-        for span, pages in zip(spans, places.pages, strict=True):
+        for span, pages in zip(places.spans, places.pages, strict=True):
             n_seen = span.position + span.n_rows
             rows = slice(span.first, span.first + span.n_rows)
             mask = None

@@ -11,7 +11,8 @@ from typing import Literal
 from local_models.errors import ModelRefused
 
 Quantize = Literal["none", "int8", "int4"]
-KvCache = Literal["float32", "int8"]
+KvCache = Literal["full", "int8"]
+Device = Literal["cpu", "cuda"]
 
 _RANGES: dict[str, tuple[float, float]] = {
     "page_tokens": (4, 256),
@@ -36,10 +37,11 @@ class EngineConfig:
     Args:
         model: `bundled`, a folder, or a hub id.
         quantize: what the weight matrices are held in.
-        device: `auto` takes CUDA where torch sees it.
+        device: where the model runs; CUDA must be asked for.
         context_tokens: longest prompt plus reply; None takes the model's own.
         page_tokens: tokens of one KV page.
-        kv_cache: what keys and values are held in; int8 takes about a quarter of the memory.
+        kv_cache: what keys and values are held in: full is float32 (bfloat16 on CUDA); int8
+            takes about a quarter of the memory.
         kv_memory_bytes: bound of the KV cache; less is taken when max_running full contexts
             need less. On CPU memory is touched only as pages are used.
         max_running: sequences in one batch.
@@ -60,10 +62,10 @@ class EngineConfig:
 
     model: str = "bundled"
     quantize: Quantize = "int8"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "cpu"
     context_tokens: int | None = None
     page_tokens: int = 16
-    kv_cache: KvCache = "float32"
+    kv_cache: KvCache = "full"
     kv_memory_bytes: int = 1 << 30
     max_running: int = 32
     max_queued: int = 256

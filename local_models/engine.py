@@ -10,10 +10,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from local_models.config import EngineConfig
+from local_models.cuda import CudaModel
 from local_models.draft_model import DraftModel
 from local_models.errors import ModelRefused, RequestRefused
 from local_models.kv_blocks import PagePool
@@ -27,7 +29,7 @@ from local_models.shape import ModelShape, load_shape
 from local_models.speculate import draft_by_lookup
 from local_models.stats import EngineStats
 from local_models.store import find_model
-from local_models.weights import load_weights
+from local_models.weights import Weights, load_tensors, load_weights
 
 Draft = Callable[[Sequence, int], tuple[int, ...]]
 
@@ -191,7 +193,7 @@ def page_count(config: EngineConfig, shape: ModelShape, context_tokens: int) -> 
     Raises:
         ModelRefused: the memory allowed does not hold one full context within a scope's share.
     """
-    page_bytes = shape.kv_bytes_per_token(config.kv_cache) * config.page_tokens
+    page_bytes = shape.kv_bytes_per_token(config.kv_cache, config.device) * config.page_tokens
     per_context = -(-context_tokens // config.page_tokens)
     affordable = config.kv_memory_bytes // page_bytes
     needed = -(-per_context // config.scope_share)
@@ -228,6 +230,8 @@ def _load_model(config: EngineConfig, name: str) -> Executor:
     """Return the C decoder where it can serve, else the torch one."""
     folder = find_model(name)
     shape = load_shape(folder)
+    if config.device == "cuda":
+        return _load_on_cuda(config, folder, shape)
     weights = load_weights(folder, config.quantize)
     if config.quantize != "none" and can_serve(shape, config.page_tokens):
         library = build_library()
@@ -235,3 +239,13 @@ def _load_model(config: EngineConfig, name: str) -> Executor:
             bits = 8 if config.quantize == "int8" else 4
             return NativeModel(shape, weights, bits, library, config.n_threads)
     return Model(shape, weights)
+
+
+def _load_on_cuda(config: EngineConfig, folder: Path, shape: ModelShape) -> Executor:
+    if not torch.cuda.is_available():
+        raise ModelRefused("This torch sees no CUDA device; serve with --device cpu.")
+    weights = Weights(load_tensors(folder), config.quantize, "cuda", torch.bfloat16)
+    try:
+        return CudaModel(shape, weights)
+    except torch.OutOfMemoryError as error:
+        raise ModelRefused(f"The weights in {folder} do not fit the GPU: {error}") from error

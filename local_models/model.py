@@ -7,14 +7,25 @@ rows of any mix of sequences go through together.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 
-from local_models.attention import PagedCache, Places, Span
+from local_models.attention import PagedCache, Span
 from local_models.config import KvCache
 from local_models.shape import ModelShape
 from local_models.weights import Weights
+
+
+class Cache(Protocol):
+    """Where keys and values lie; `attention.PagedCache`, or `cuda.TableCache` on a GPU."""
+
+    def attend(
+        self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: Any
+    ) -> torch.Tensor:
+        """Store a step's keys and values at its places; return each row's attention, as q."""
+        ...
 
 
 class Model:
@@ -30,13 +41,13 @@ class Model:
         angles = torch.arange(shape.context_tokens, dtype=torch.float32)[:, None] * torch.tensor(
             shape.rope_inv_freq, dtype=torch.float32
         )
-        self._cos, self._sin = angles.cos(), angles.sin()
+        self._cos = angles.cos().to(weights.device)
+        self._sin = angles.sin().to(weights.device)
 
-    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32") -> None:
+    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "full") -> None:
         """Take memory for the KV pages."""
         self._cache = PagedCache(self.shape, n_pages, page_tokens, kv_cache)
 
-    @torch.inference_mode()
     def forward(
         self, tokens: Sequence[int], spans: Sequence[Span], wanted: Sequence[int]
     ) -> torch.Tensor:
@@ -46,12 +57,20 @@ class Model:
         of all rows.
         """
         places = self._cache.places(spans)
+        rows = torch.tensor(wanted, dtype=torch.int64)
+        return self.compute(torch.tensor(tokens), rows, places, self._cache)
+
+    @torch.inference_mode()
+    def compute(
+        self, tokens: torch.Tensor, wanted: torch.Tensor, places: Any, cache: Cache
+    ) -> torch.Tensor:
+        """As `forward`, over tensors alone; `places` is the cache's, and has `positions`."""
         cos = self._cos[places.positions][:, None]
         sin = self._sin[places.positions][:, None]
-        x = self._embed(torch.tensor(tokens))
+        x = self._embed(tokens)
         for layer in self._layers:
-            x = layer.forward(x, cos, sin, spans, places, self._cache)
-        x = x[torch.tensor(wanted, dtype=torch.int64)]
+            x = layer.forward(x, cos, sin, places, cache)
+        x = x[wanted]
         x = F.rms_norm(x, (self.shape.hidden,), self._norm, self.shape.norm_eps)
         return self._head(x).float()
 
@@ -79,9 +98,8 @@ class _Layer:
         x: torch.Tensor,
         cos: torch.Tensor,
         sin: torch.Tensor,
-        spans: Sequence[Span],
-        places: Places,
-        cache: PagedCache,
+        places: Any,
+        cache: Cache,
     ) -> torch.Tensor:
         shape = self._shape
         hidden = (shape.hidden,)
@@ -93,7 +111,7 @@ class _Layer:
             q = F.rms_norm(q, (dim,), self._q_norm, shape.norm_eps)
             k = F.rms_norm(k, (dim,), self._k_norm, shape.norm_eps)
         q, k = _rotate(q, cos, sin), _rotate(k, cos, sin)
-        x = x + self._out(cache.attend(self._at, q, k, v, spans, places).flatten(1))
+        x = x + self._out(cache.attend(self._at, q, k, v, places).flatten(1))
         gate, up = self._gate_up(F.rms_norm(x, hidden, self._mlp_norm, shape.norm_eps)).chunk(
             2, dim=1
         )
@@ -103,4 +121,5 @@ class _Layer:
 def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
     """Return x rotated by its position; halves are paired, as transformers stores them."""
     first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    rotated = torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+    return rotated.to(x.dtype)

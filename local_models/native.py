@@ -162,7 +162,7 @@ class NativeModel:
             self._pack8(*head, None),
         )
 
-    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32") -> None:
+    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "full") -> None:
         """Take memory for the KV pages; it becomes resident as pages are used."""
         shape = self.shape
         n_heads = shape.n_layers * n_pages * shape.n_kv_heads * page_tokens

@@ -35,7 +35,7 @@ class Executor(Protocol):
 
     shape: ModelShape
 
-    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "float32") -> None:
+    def allocate(self, n_pages: int, page_tokens: int, kv_cache: KvCache = "full") -> None:
         """Take memory for the KV pages; called once, before any forward."""
         ...
 
@@ -94,7 +94,7 @@ class Runner:
             if is_plain:
                 token, found = greedy[at], None
             else:
-                token, found = self._sampler.choose(sequence, logits[at])
+                token, found = self._sampler.choose(sequence, logits[at].cpu())
             tokens.append(token)
             if found is not None:
                 logprobs.append(found)

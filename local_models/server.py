@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, get_args
 import uvicorn
 
 from local_models.app import App, Service
-from local_models.config import EngineConfig, KvCache, Quantize
+from local_models.config import Device, EngineConfig, KvCache, Quantize
 from local_models.defaults import load_sampling
 from local_models.engine_thread import EngineThread
 from local_models.errors import LocalModelError, ModelRefused
@@ -145,6 +145,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="local_models.server", description=__doc__)
     parser.add_argument("--model", default="bundled", help="bundled, a folder, or a hub id")
     parser.add_argument("--quantize", choices=get_args(Quantize), default="int8")
+    parser.add_argument("--device", choices=get_args(Device), default=_DEFAULTS.device)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8090)
     parser.add_argument("--name", help="the model's name in answers")
@@ -176,6 +177,7 @@ def config_of(options: argparse.Namespace) -> EngineConfig:
     return EngineConfig(
         model=options.model,
         quantize=options.quantize,
+        device=options.device,
         context_tokens=options.context_tokens,
         kv_cache=options.kv_cache,
         kv_memory_bytes=options.kv_memory_mb << 20,

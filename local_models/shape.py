@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_models.config import KvCache
+from local_models.config import Device, KvCache
 from local_models.errors import ModelRefused
 
 SERVED = ("LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM", "MistralForCausalLM")
@@ -46,9 +46,10 @@ class ModelShape:
     eos: frozenset[int]
     quantized_bits: int | None = None
 
-    def kv_bytes_per_token(self, kv_cache: KvCache = "float32") -> int:
+    def kv_bytes_per_token(self, kv_cache: KvCache, device: Device = "cpu") -> int:
         """Return the bytes that one token's keys and values take, their scales included."""
-        per_head = 4 * self.head_dim if kv_cache == "float32" else self.head_dim + 4
+        full = (4 if device == "cpu" else 2) * self.head_dim
+        per_head = full if kv_cache == "full" else self.head_dim + 4
         return 2 * self.n_layers * self.n_kv_heads * per_head
 
 

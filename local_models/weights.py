@@ -7,7 +7,7 @@ of linear layer behind one call. Knows nothing of attention or batching.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from local_models.config import Quantize
 from local_models.errors import ModelRefused
 
 INT4_GROUP = 32
+_FEW_ROWS = 32
 
 
 class Linear(Protocol):
@@ -89,37 +90,93 @@ class Int4Linear:
         return out if self.bias is None else out.add_(self.bias)
 
 
+class HalfInt8Linear:
+    """int8 rows with one scale each under bfloat16 activations, as on CUDA.
+
+    Few rows go through torch's kernel, which reads the integers; for many the matrix is widened
+    once, which their product pays for.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor | None
+    ) -> None:
+        self.weight = weight.contiguous()
+        self.scale = scale.to(torch.bfloat16).contiguous()
+        self.bias = bias
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the product in bfloat16."""
+        if len(x) <= _FEW_ROWS:
+            out = torch._weight_int8pack_mm(x, self.weight, self.scale)
+        else:
+            out = F.linear(x, self.weight.to(x.dtype)) * self.scale
+        return out if self.bias is None else out.add_(self.bias)
+
+
+class HalfInt4Linear:
+    """4-bit groups of 32 under bfloat16 activations; the kernel and its packing are CUDA's."""
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        rows, columns = weight.shape
+        codes, scale, low = quantize_groups(weight)
+        # The even column of a pair lies in the high half of its byte.
+        pairs = (codes[:, ::2] << 4) | codes[:, 1::2]
+        inner = next(n for n in (8, 4, 2) if columns % (16 * n) == 0)
+        self.bias = bias
+        self._packed = torch.ops.aten._convert_weight_to_int4pack(pairs.contiguous(), inner)
+        # The kernel computes (code - 8) * scale + offset, scales as [groups, rows, 2].
+        pair = torch.stack([scale, low + 8 * scale], dim=-1).transpose(0, 1)
+        self._scales = pair.contiguous().to(torch.bfloat16)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the product in bfloat16."""
+        out: torch.Tensor = torch.ops.aten._weight_int4pack_mm(
+            x, self._packed, INT4_GROUP, self._scales
+        )
+        return out if self.bias is None else out.add_(self.bias)
+
+
 class Weights:
     """The tensors of one folder, handed out by transformers' names."""
 
-    def __init__(self, tensors: dict[str, torch.Tensor], quantize: Quantize) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        quantize: Quantize,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.device = torch.device(device)
+        self.dtype = dtype
         self._tensors = tensors
         self._quantize = quantize
 
     def vector(self, name: str) -> torch.Tensor:
-        """Return a float32 tensor as it is."""
-        return self._take(name).float().contiguous()
+        """Return a tensor as it is, in the type that is computed in."""
+        return self._take(name).to(self.dtype).contiguous()
 
     def embedding(self, name: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        """Return ids int64 [n] -> float32 [n, hidden]; an integer table stays integer."""
+        """Return ids int64 [n] -> float [n, hidden]; an integer table stays integer."""
         table = self._take(name)
         if table.dtype != torch.int8:
-            table = table.float()
+            table = table.to(self.dtype)
             return lambda ids: F.embedding(ids, table)
-        scale = self._take(f"{name}_scale").float()[:, None]
-        return lambda ids: F.embedding(ids, table).float() * F.embedding(ids, scale)
+        scale = self._take(f"{name}_scale").to(self.dtype)[:, None]
+        return lambda ids: F.embedding(ids, table).to(self.dtype) * F.embedding(ids, scale)
 
     def linear(self, *names: str, bias: bool = False) -> Linear:
         """Return one layer over the named matrices stacked by rows (q, k, v become one product)."""
         added = self.biases(names) if bias else None
+        is_half = self.dtype != torch.float32
         if self._quantize == "int8":
-            return Int8Linear(*self.int8(*names), added)
+            kind = HalfInt8Linear if is_half else Int8Linear
+            return kind(*self.int8(*names), added)
         weight = self.matrix(*names)
         # A matrix whose sides do not fit the packed layout keeps full precision.
         fits = weight.shape[1] % INT4_GROUP == 0 and weight.shape[0] % 16 == 0
         if self._quantize == "int4" and fits:
-            return Int4Linear(weight, added)
-        return FloatLinear(weight, added)
+            return HalfInt4Linear(weight, added) if is_half else Int4Linear(weight, added)
+        return FloatLinear(weight.to(self.dtype), added)
 
     def matrix(self, *names: str) -> torch.Tensor:
         """Return the named matrices stacked by rows, float32 [rows, columns]."""
@@ -150,7 +207,7 @@ class Weights:
         tensor = self._tensors.get(name)
         if tensor is None:
             raise ModelRefused(f"The weights lack {name!r}.")
-        return tensor
+        return tensor.to(self.device)
 
 
 def quantize_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,7 +33,7 @@ GATES = {"int8": 0.01, "int4": 0.04}
 
 
 def measure(
-    model: str, quantize: Any, rows: list[tuple[list[int], list[int]]], kv_cache: Any = "float32"
+    model: str, quantize: Any, rows: list[tuple[list[int], list[int]]], kv_cache: Any = "full"
 ) -> tuple[float, torch.Tensor]:
     """Return the mean loss over learned tokens and the likeliest token at each of them."""
     config = EngineConfig(model=model, quantize=quantize, kv_cache=kv_cache, max_running=1)
@@ -62,7 +62,7 @@ def main() -> int:
     base_loss, base_best = measure(options.base, "none", rows)
     print(f"base ({options.base}, float32): perplexity {math.exp(base_loss):.4f}")
     is_good = True
-    kinds = [(q, "float32") for q in GATES] + [(q, "int8") for q in ("none", *GATES)]
+    kinds = [(q, "full") for q in GATES] + [(q, "int8") for q in ("none", *GATES)]
     for quantize, kv_cache in kinds:
         # A cache in integers must not cost more than int8 weights may.
         gate = GATES.get(quantize, GATES["int8"])

@@ -116,7 +116,7 @@ class Dictated:
     def __init__(self, model: Any, script: list[int]) -> None:
         self.shape, self._model, self._script = model.shape, model, script
 
-    def allocate(self, n_pages: int, page_tokens: int, kv_cache: Any = "float32") -> None:
+    def allocate(self, n_pages: int, page_tokens: int, kv_cache: Any = "full") -> None:
         """Take memory for the KV pages."""
         self._model.allocate(n_pages, page_tokens, kv_cache)
 

@@ -25,7 +25,7 @@ def library():
     return found
 
 
-def logits_of(model, chunks: list[list[int]], kv_cache: str = "float32") -> torch.Tensor:
+def logits_of(model, chunks: list[list[int]], kv_cache: str = "full") -> torch.Tensor:
     """Run the chunks of one sequence; return the logits of every row."""
     model.allocate(8, 16, kv_cache)
     rows, position = [], 0
