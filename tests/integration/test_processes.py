@@ -24,6 +24,7 @@ from gateway.idempotency import LEASE_S
 from tests.fakes import until
 
 KEY = "process-key-0123456789"
+AUTH = {"authorization": f"Bearer {KEY}"}
 CONFIGURATION = """
 redis: {{url: "{redis}"}}
 backends: {{near: {{kind: openai, base_url: "{upstream}/v1", region: on_premises}}}}
@@ -144,7 +145,7 @@ def chat(client: aiohttp.ClientSession, served: Served, **body):
     return client.post(
         f"{served.url}/v1/chat/completions",
         json={"model": "auto", "messages": [{"role": "user", "content": "hello"}], **body},
-        headers={"authorization": f"Bearer {KEY}", "idempotency-key": "k"},
+        headers={**AUTH, "idempotency-key": "k", "x-turnwise-conversation-id": "talk"},
     )
 
 
@@ -170,6 +171,10 @@ async def test_a_turn_whose_gateway_was_killed_is_asked_again_when_its_lease_is_
         await redis.pexpire(key, 1)  # as those seconds do
         async with chat(client, on_redis) as answer:
             assert answer.status == 200
+        url = f"{on_redis.url}/v1/conversations/talk/items?order=asc"
+        async with client.get(url, headers=AUTH) as answer:
+            items = (await answer.json())["data"]
+    assert [item["content"] for item in items] == ["hello", "Hi"]
     assert upstream.n_calls == 2
 
 
