@@ -7,10 +7,12 @@ attribution, or is unclear, are read for evaluation only.
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +37,10 @@ EVALUATION_ONLY = frozenset(
     }
 )
 
-# The share of such turns that a small model is taken to fail.
-_PHRASE_LEVELS = {"easy": 0.1, "hard": 0.85, "chat": 0.03}
-PHRASES_FILE = Path(__file__).with_name("phrases.tsv")
+# How likely a small model fails a request of self-instruct, by reading each for this project:
+# digest of the text, level. Requests that are not listed are as easy as most there.
+OPEN_LEVELS_FILE = Path(__file__).with_name("open_levels.tsv")
+_USUAL_OPEN_LEVEL = 0.15
 
 _CHAT_INTENTS = frozenset(
     [
@@ -82,6 +85,7 @@ _TASK_OF_SOURCE = {
 _TASK_OF_VICUNA = {
     "math": "math",
     "coding": "code",
+    "fermi": "reasoning",
     "generic": "question",
     "knowledge": "question",
     "roleplay": "instruction",
@@ -121,6 +125,7 @@ _FORMAT_OF_TASK = {
     "support": "everyday",
     "math": "contest",
     "code": "code",
+    "reasoning": "puzzle",
 }
 _DOMAIN_OF_TASK = {"chat": "general", "command": "general", "support": "business"}
 _DOMAIN_WORDS = {
@@ -146,7 +151,8 @@ class Example:
 
     `source` names the set that targets are centred in. `scores` are right-or-wrong of models,
     0 to 1. `subject` is the narrowest topic its source names. `level` is a stated difficulty inside
-    the source (steps of a solution, contest level, school level), on the source's own scale.
+    the source (steps of a solution, contest level, school level), on the source's own scale, or
+    the chance that a small model fails, where it was set by hand.
     """
 
     source: str
@@ -189,31 +195,6 @@ def read_examples(folder: Path) -> list[Example]:
     ]
     for row in _rows(folder / "multi_turn.jsonl.gz"):
         examples += _of_conversation(row)
-    return examples
-
-
-def read_phrases(path: Path = PHRASES_FILE) -> list[Example]:
-    """Return what was written for this project: small talk, short replies, easy and hard asks.
-
-    Easy and hard ones are of one length, so that length alone cannot tell them apart.
-    """
-    examples = []
-    for line in path.read_text("utf-8").split("\n"):
-        if line and not line.startswith("#"):
-            kind, language, text = line.split("\t")
-            kind, _, task = kind.partition(":")
-            examples.append(
-                Example(
-                    source="phrases",
-                    text=text,
-                    task=task or "chat",
-                    domain=None if task else "general",
-                    language=language,
-                    is_unsafe=False,
-                    needs_context=kind == "follow_up",
-                    level=_PHRASE_LEVELS.get(kind, float("nan")),
-                )
-            )
     return examples
 
 
@@ -298,7 +279,7 @@ def _of_turn(row: dict[str, Any]) -> Example:
     elif source == "hinglish_top":
         task = "command"
     elif source == "vicuna_bench":
-        task = _TASK_OF_VICUNA.get(label or "", "reasoning")
+        task = _TASK_OF_VICUNA.get(label or "", "question")
     is_unsafe = row["task"] in ("unsafe_request", "jailbreak_template")
     return Example(
         source=source,
@@ -308,7 +289,19 @@ def _of_turn(row: dict[str, Any]) -> Example:
         language=language,
         is_unsafe=is_unsafe,
         needs_context=None if source in ("sib200", "xquad_hi") else False,
+        level=_open_level_of(row["prompt"]) if source.startswith("self_instruct") else float("nan"),
     )
+
+
+@cache
+def _open_levels() -> dict[str, float]:
+    lines = OPEN_LEVELS_FILE.read_text("utf-8").splitlines()
+    return {digest: float(level) for digest, level in (line.split("\t") for line in lines)}
+
+
+def _open_level_of(text: str) -> float:
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return _open_levels().get(digest, _USUAL_OPEN_LEVEL)
 
 
 def _of_conversation(row: dict[str, Any]) -> list[Example]:

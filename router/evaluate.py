@@ -13,7 +13,7 @@ import numpy as np
 
 from memory.conversation import Message
 from router.curves import Outcomes
-from router.dataset import Example, read_examples, read_phrases
+from router.dataset import Example, read_examples
 from router.features import turn_text_of
 from router.judged import Judged
 from router.network import Weights, forward
@@ -21,6 +21,7 @@ from router.targets import failures
 from router.teacher import load_teacher
 from router.tokens import LEXICON_FILE, Vocabulary, read_lexicon, words_of
 from router.train import DIM, fit, prepare
+from router.written import read_written
 
 # Sets that are close kin leave together, so that none is known through its sibling.
 KIN: Mapping[str, tuple[str, ...]] = {
@@ -52,7 +53,7 @@ def evaluate(
     Raises:
         FileNotFoundError: if a data file or the lexicon is missing.
     """
-    examples = [*read_examples(data_dir), *read_phrases()]
+    examples = [*read_examples(data_dir), *read_written(seed)]
     teacher = load_teacher(DIM)
     vocabulary = Vocabulary(teacher.pieces, read_lexicon(model_dir / LEXICON_FILE))
     shaping = [example for example in examples if example.may_shape_weights]

@@ -18,9 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from router.features import FACTS
 from router.labels import DOMAINS, TASKS
 
-FORMAT = "turnwise-router-2"
+FORMAT = "turnwise-router-3"
 OPSET = 17
-# How many columns of the table are counts.
+# How many columns of the table are counts; after them comes the one that foretells steps.
 N_KINDS = 24
 # Inputs are held within this many deviations: a text unlike any seen must not run away.
 FARTHEST = 4.0
@@ -28,7 +28,7 @@ IR_VERSION = 8
 
 # The kinds of turns that difficulty is learned for apart from each other.
 FORMATS = ("everyday", "open", "knowledge", "story", "contest", "code", "puzzle")
-# What the output vector holds, in this order, before the logits of TASKS and DOMAINS.
+# What the output vector holds, in this order, before one number for each of TASKS and DOMAINS.
 SCALARS = ("score", "difficulty", "unsafe", "needs_context")
 N_OUTPUTS = len(SCALARS) + len(TASKS) + len(DOMAINS)
 # How wide each group of logits is: levels of formats, two flags, formats, tasks, domains.
@@ -42,9 +42,10 @@ Floats = NDArray[np.float32]
 class Weights:
     """Everything that is learned; row 0 of the table is the unknown token.
 
-    table: int8 [vocabulary, dim + kinds], times scale [dim + kinds]: a vector, whose mean is
-        taken, and counts, which are summed and never negative.
-    mean, spread: float32 [dim + kinds + facts], what inputs are standardized with.
+    table: int8 [vocabulary, dim + kinds + 1], times scale [dim + kinds + 1]: a vector, whose mean
+        is taken, counts, which are summed and never negative, and what a token says of the steps
+        of a word problem, which is summed as it is.
+    mean, spread: float32 [dim + kinds + 1 + facts], what inputs are standardized with.
     hidden, hidden_bias: float32 [inputs, width] and [width].
     heads, heads_bias: float32 [inputs + width, N_LOGITS] and [N_LOGITS], in the order of GROUPS.
         A level is the logit of how likely a small model fails, were the turn of that format.
@@ -63,12 +64,12 @@ class Weights:
 
 
 def inputs_of(weights: Weights, ids: ArrayLike, facts: Sequence[float]) -> Floats:
-    """Return the standardized inputs of one turn, float32 [dim + kinds + facts]."""
+    """Return the standardized inputs of one turn, float32 [dim + kinds + 1 + facts]."""
     rows = weights.table[np.asarray(ids, dtype=np.int64)].astype(np.float32)
-    dim = len(weights.scale) - N_KINDS
+    dim = len(weights.scale) - N_KINDS - 1
     sums = rows.sum(0) * weights.scale
-    pooled, counted = sums[:dim] / len(rows), np.log1p(sums[dim:])
-    features = np.concatenate([pooled, counted, np.asarray(facts, np.float32)])
+    pooled, counted = sums[:dim] / len(rows), np.log1p(sums[dim:-1])
+    features = np.concatenate([pooled, counted, sums[-1:], np.asarray(facts, np.float32)])
     standard = (features - weights.mean) / weights.spread
     return np.asarray(np.clip(standard, -FARTHEST, FARTHEST), dtype=np.float32)
 
@@ -82,7 +83,7 @@ def forward(weights: Weights, ids: ArrayLike, facts: Sequence[float]) -> Floats:
     chances = _softmax(formats)
     level = chances @ levels
     judged = _sigmoid(np.array([level, level - chances @ weights.usual, *flags], np.float32))
-    return np.concatenate([judged, tasks, domains]).astype(np.float32)
+    return np.concatenate([judged, _sigmoid(tasks), _sigmoid(domains)]).astype(np.float32)
 
 
 def _sigmoid(values: Floats) -> Floats:
@@ -139,14 +140,11 @@ _NODES: tuple[tuple[str, list[str], list[str], dict[str, Any]], ...] = (
     ("Gather", ["table", "tokens"], ["rows8"], {}),
     ("Cast", ["rows8"], ["rows"], {"to": _FLOAT}),
     ("ReduceSum", ["rows", "first_axis"], ["sums"], {"keepdims": 1}),
-    ("Split", ["sums", "sum_sizes"], ["vector_sum", "count_sum"], {"axis": 1}),
-    ("Shape", ["tokens"], ["n64"], {}),
-    ("Cast", ["n64"], ["n"], {"to": _FLOAT}),
+    ("Split", ["sums", "columns"], ["vector_sum", "count_sum", "steps", "n"], {"axis": 1}),
     ("Div", ["vector_sum", "n"], ["pooled"], {}),
-    ("Mul", ["count_sum", "count_scale"], ["counted"], {}),
-    ("Add", ["counted", "one"], ["counted1"], {}),
-    ("Log", ["counted1"], ["log_counts"], {}),
-    ("Concat", ["pooled", "log_counts", "facts"], ["features"], {"axis": 1}),
+    ("Add", ["count_sum", "one_count"], ["counted"], {}),
+    ("Log", ["counted"], ["log_counts"], {}),
+    ("Concat", ["pooled", "log_counts", "steps", "facts"], ["features"], {"axis": 1}),
     ("Mul", ["features", "precision"], ["scaled"], {}),
     ("Add", ["scaled", "offset"], ["standard"], {}),
     ("Clip", ["standard", "nearest", "farthest"], ["inputs"], {}),
@@ -156,36 +154,41 @@ _NODES: tuple[tuple[str, list[str], list[str], dict[str, Any]], ...] = (
     ("Gemm", ["seen", "heads", "heads_bias"], ["logits"], {}),
     ("Split", ["logits", "groups"], ["levels", "flags", "formats", "labels"], {"axis": 1}),
     ("Softmax", ["formats"], ["chances"], {"axis": 1}),
-    ("Mul", ["chances", "levels"], ["shares"], {}),
-    ("ReduceSum", ["shares", "second_axis"], ["level"], {"keepdims": 1}),
-    ("MatMul", ["chances", "usual"], ["usual_level"], {}),
-    ("Sub", ["level", "usual_level"], ["above"], {}),
-    ("Concat", ["level", "above", "flags"], ["judged"], {"axis": 1}),
-    ("Sigmoid", ["judged"], ["probabilities"], {}),
-    ("Concat", ["probabilities", "labels"], ["outputs"], {"axis": 1}),
+    ("Reshape", ["levels", "by_format"], ["levels_by_format"], {}),
+    ("Gemm", ["chances", "levels_by_format"], ["level"], {"transB": 1}),
+    ("Concat", ["level", "flags", "labels"], ["judged"], {"axis": 1}),
+    ("Sigmoid", ["judged"], ["outputs"], {}),
 )
 
 
 def _tensors_of(weights: Weights) -> dict[str, NDArray[Any]]:
-    dim = len(weights.scale) - N_KINDS
+    dim = len(weights.scale) - N_KINDS - 1
+    counts = slice(dim, dim + N_KINDS)
     precision = 1 / weights.spread
     offset = -weights.mean * precision
+    # The table is summed unscaled: log(1 + scale * count) is log(1 / scale + count) + log(scale).
+    offset[counts] += np.log(weights.scale[counts]) * precision[counts]
     precision[:dim] *= weights.scale[:dim]
+    precision[dim + N_KINDS] *= weights.scale[-1]
+    n_formats = len(FORMATS)
+    # Each level stands a second time, above that of a middling turn of its format.
+    above = weights.heads_bias[:n_formats] - weights.usual
     return {
-        "table": weights.table,
-        "sum_sizes": np.array([dim, N_KINDS], np.int64),
-        "count_scale": weights.scale[dim:],
+        # A last column of ones counts the tokens.
+        "table": np.pad(weights.table, ((0, 0), (0, 1)), constant_values=1),
+        "columns": np.array([dim, N_KINDS, 1, 1], np.int64),
+        "one_count": 1 / weights.scale[counts],
         "precision": precision.astype(np.float32),
         "offset": offset.astype(np.float32),
         "hidden": weights.hidden,
         "hidden_bias": weights.hidden_bias,
-        "heads": weights.heads,
-        "heads_bias": weights.heads_bias,
-        "usual": weights.usual[:, None],
-        "one": np.ones(1, np.float32),
+        "heads": np.hstack([weights.heads[:, :n_formats], weights.heads]),
+        "heads_bias": np.concatenate(
+            [weights.heads_bias[:n_formats], above, weights.heads_bias[n_formats:]]
+        ),
         "nearest": np.array(-FARTHEST, np.float32),
         "farthest": np.array(FARTHEST, np.float32),
         "first_axis": np.zeros(1, np.int64),
-        "second_axis": np.ones(1, np.int64),
-        "groups": np.array([*GROUPS[:3], GROUPS[3] + GROUPS[4]], np.int64),
+        "by_format": np.array([2, n_formats], np.int64),
+        "groups": np.array([2 * GROUPS[0], *GROUPS[1:3], GROUPS[3] + GROUPS[4]], np.int64),
     }

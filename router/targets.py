@@ -7,6 +7,7 @@ apart compares them all.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from memory.conversation import Message
 from router.dataset import Example, by_source
 from router.features import turn_text_of
 from router.network import FORMATS, Floats
@@ -24,23 +26,24 @@ _ASSUMED_LEVEL = {"chat": 0.03, "command": 0.06, "support": 0.10}
 _ASSUMED_LEVEL_OF_SOURCE = {
     "trec_cast": 0.25,
     "clinc_oos": 0.2,
-    "self_instruct_seed": 0.3,
-    "self_instruct_user": 0.3,
     "arena_hard_v0.1": 0.7,
     "agieval_aqua-rat": 0.65,
     "bbh": 0.6,
 }
-_ASSUMED_LEVEL_OF_VICUNA = {"code": 0.6, "math": 0.7, "reasoning": 0.5, "question": 0.25}
+_ASSUMED_LEVEL_OF_VICUNA = {"code": 0.65, "math": 0.7, "reasoning": 0.6, "question": 0.22}
+# Where each turn states the chance itself.
+_LEVEL_BY_HAND = frozenset({"phrases", "asks", "self_instruct_seed", "self_instruct_user"})
 # Two sets are scored by exact wording: what fails there is the form of an answer, not the answer.
 # Word problems learn from the steps of their solutions alone, so that outcomes stay to check with.
 _NOT_LEARNED_FROM = frozenset({"trivia_qa", "natural_qa", "gsm8k"})
 # What one deviation in the steps of a solution, and one class of a contest, add to failure.
-_PER_STEPS, _STEPS_LEVEL = 0.12, 0.38
+_PER_STEPS, _STEPS_LEVEL = 0.12, 0.55
 # A long story is harder to follow at the same number of steps: its length counts by this much.
-_SHARE_OF_LENGTH = 0.4
+_SHARE_OF_LENGTH = 0.5
 _PER_CONTEST_LEVEL, _CONTEST_LEVEL = 0.08, 0.42
 # What a school level adds to a question of knowledge beyond what its words say.
 _PER_SCHOOL_LEVEL = 0.03
+_NUMBER = re.compile(r"\d+")
 
 
 def levels(examples: Sequence[Example]) -> Floats:
@@ -53,7 +56,7 @@ def levels(examples: Sequence[Example]) -> Floats:
             continue
         if part[0].scores:
             values[rows] = failures(part)
-        elif source == "phrases":
+        elif source in _LEVEL_BY_HAND:
             values[rows] = stated
         elif source == "gsm8k_train":
             stated[_also_with_outcomes(part, examples)] = np.nan
@@ -85,7 +88,7 @@ def _assumed(example: Example) -> float:
     if example.task in _ASSUMED_LEVEL:
         return _ASSUMED_LEVEL[example.task]
     if example.source == "vicuna_bench":
-        return _ASSUMED_LEVEL_OF_VICUNA.get(example.task or "", 0.3)
+        return _ASSUMED_LEVEL_OF_VICUNA.get(example.task or "", 0.15)
     return _ASSUMED_LEVEL_OF_SOURCE.get(example.source, np.nan)
 
 
@@ -98,9 +101,10 @@ def _levels_of_subjects(examples: Sequence[Example], values: Floats) -> Floats:
     """Return what outcomes of other knowledge questions say of these, evened out by subject.
 
     A linear model of words learns from questions with outcomes; its mean over a subject is that
-    subject's level, so that the network learns topics where no outcomes exist. Half of what it
-    says of a single question remains.
+    subject's level, so that the network learns topics where no outcomes exist. Three quarters of
+    what it says of a single question remain.
     """
+    from scipy.sparse import hstack  # type: ignore[import-untyped]  # it ships no types
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import Ridge
 
@@ -117,9 +121,18 @@ def _levels_of_subjects(examples: Sequence[Example], values: Floats) -> Floats:
         source: len(found) for source, found in by_source([examples[r] for r in known]).items()
     }
     weight = np.array([1 / np.sqrt(sizes[examples[row].source]) for row in known])
-    seen = words.fit_transform([_text_of(examples[row]) for row in known])
-    model = Ridge(alpha=3.0).fit(seen, values[known], weight / weight.mean())
-    said = model.predict(words.transform([_text_of(examples[row]) for row in rows]))
+    reads = {row: turn_text_of([Message("user", examples[row].text)]) for row in [*known, *rows]}
+    words.fit([reads[row].current for row in known])
+
+    def seen(chosen: list[int]) -> Any:
+        # A longer question with more numbers is harder in every subject, known or not.
+        shape = [
+            [reads[r].facts[0], len(_NUMBER.findall(reads[r].current)) ** 0.5 / 10] for r in chosen
+        ]
+        return hstack([words.transform([reads[row].current for row in chosen]), np.array(shape)])
+
+    model = Ridge(alpha=3.0).fit(seen(known), values[known], weight / weight.mean())
+    said = model.predict(seen(rows))
     by_subject: dict[str | None, list[float]] = defaultdict(list)
     for row, value in zip(rows, said, strict=True):
         by_subject[examples[row].subject].append(float(value))
@@ -132,13 +145,7 @@ def _levels_of_subjects(examples: Sequence[Example], values: Floats) -> Floats:
         ]
     )
     school = np.array([examples[row].level - 1.5 for row in rows])
-    return np.asarray(even + 0.5 * (said - even) + _PER_SCHOOL_LEVEL * school, dtype=np.float32)
-
-
-def _text_of(example: Example) -> str:
-    from memory.conversation import Message
-
-    return turn_text_of([Message("user", example.text)]).current
+    return np.asarray(even + 0.75 * (said - even) + _PER_SCHOOL_LEVEL * school, dtype=np.float32)
 
 
 def standardized_by_format(examples: Sequence[Example], level: Floats) -> tuple[Floats, Floats]:

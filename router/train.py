@@ -21,16 +21,18 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from memory.conversation import Message
 from router.augment import augmented
 from router.classifier import MODEL_FILE
-from router.dataset import Example, by_source, read_examples, read_phrases
+from router.dataset import Example, by_source, read_examples
 from router.features import FACTS, turn_text_of
 from router.labels import DOMAINS, TASKS
-from router.network import FORMATS, Floats, Weights, inputs_of, onnx_bytes
+from router.network import FORMATS, N_KINDS, Floats, Weights, inputs_of, onnx_bytes
+from router.steps import steps_of_tokens
 from router.targets import levels, standardized_by_format
 from router.teacher import Teacher, load_teacher
 from router.tokens import LEXICON_FILE, UNKNOWN, VOCABULARY_FILE, Vocabulary, read_lexicon, words_of
 from router.tune import Targets, TuneConfig, Tuned, tuned
+from router.written import read_written
 
-VERSION = "2.0"
+VERSION = "3.0"
 SHIPPED_LEXICON = Path(__file__).parent / "model" / LEXICON_FILE
 DIM = 64
 # No source gives more rows than this: intents of banking and of an assistant repeat themselves.
@@ -76,7 +78,7 @@ def train(
     """
     lexicon = lexicon or SHIPPED_LEXICON
     progress("reading")
-    examples = [*read_examples(data_dir), *read_phrases()]
+    examples = [*read_examples(data_dir), *read_written(seed)]
     examples = [example for example in examples if example.may_shape_weights]
     progress("token vectors")
     teacher = load_teacher(DIM)
@@ -250,13 +252,17 @@ def _quantized(table: Floats) -> tuple[Any, Floats]:
 def _with_heads(lower: Tuned, prepared: Prepared, weight: Floats, seed: int) -> Weights:
     """Return the whole model: tables in int8, and heads fitted on what those tables give."""
     examples, ids = prepared.examples, prepared.ids
-    table, scale = _quantized(np.hstack([lower.vectors, lower.counts]))
+    is_story = np.array([example.format == "story" for example in examples])
+    rows = np.flatnonzero(is_story & np.isfinite(prepared.level))
+    steps = steps_of_tokens([ids[row] for row in rows], prepared.level[rows], len(lower.vectors))
+    table, scale = _quantized(np.hstack([lower.vectors, lower.counts, steps.column[:, None]]))
+    at = lower.vectors.shape[1] + N_KINDS  # where the sum of steps stands among the inputs
     weights = Weights(
         table=table,
         scale=scale,
-        mean=lower.mean,
-        spread=lower.spread,
-        hidden=lower.hidden,
+        mean=np.insert(lower.mean, at, steps.mean),
+        spread=np.insert(lower.spread, at, steps.spread),
+        hidden=np.insert(lower.hidden, at, 0.0, axis=0),
         hidden_bias=lower.hidden_bias,
         heads=np.zeros((0, 0), np.float32),
         heads_bias=np.zeros(0, np.float32),
@@ -265,9 +271,11 @@ def _with_heads(lower: Tuned, prepared: Prepared, weight: Floats, seed: int) -> 
     inputs = np.array(
         [inputs_of(weights, *each) for each in zip(ids, prepared.facts, strict=True)], np.float32
     )
-    hidden = np.maximum(inputs @ lower.hidden + lower.hidden_bias, 0)
+    hidden = np.maximum(inputs @ weights.hidden + lower.hidden_bias, 0)
     seen = np.hstack([inputs, hidden]).astype(np.float32)
+    seen[~is_story, at] = 0  # the other heads learn nothing from it
     levels_of_formats, usual = _level_heads(seen, examples, prepared.level, weight)
+    seen[:, at] = 0
     heads = [
         *levels_of_formats,
         *(_logistic(seen, flags, 2, weight, seed) for flags in _flags(examples)),
@@ -315,7 +323,7 @@ def _logistic(
         chance = weight[known] / weight[known].sum()
         known = draw.choice(known, MOST_ROWS_OF_A_HEAD, replace=False, p=chance)
         weight = np.ones_like(weight)  # the draw has weighed them
-    model = LogisticRegression(C=0.05, max_iter=150, random_state=seed)
+    model = LogisticRegression(C=0.05, max_iter=500, random_state=seed)
     balance = len(labels[known]) / (n_classes * np.maximum(np.bincount(labels[known]), 1))
     model.fit(seen[known], labels[known], np.sqrt(balance[labels[known]]) * weight[known])
     if n_classes == 2:

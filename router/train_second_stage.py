@@ -20,10 +20,11 @@ from memory.embedder import OnnxEmbedder
 from router.classifier import OnnxClassifier
 from router.correction import logit
 from router.curves import Outcomes, apgr
-from router.dataset import Example, by_source, read_examples, read_phrases
+from router.dataset import Example, by_source, read_examples
 from router.evaluate import KIN, outcomes_of
 from router.second_stage import MOST_CHARS, Head
 from router.targets import levels
+from router.written import read_written
 
 MOST_ROWS_OF_A_SOURCE = 350
 # How hard the head is held to stage one: freer ones rank unseen sets worse still.
@@ -71,7 +72,9 @@ def train_second_stage(
     """
     embedder = embedder or OnnxEmbedder.from_folder()
     classifier = OnnxClassifier.load(out_dir)
-    examples = _drawn([*read_examples(data_dir), *read_phrases()], random.Random(seed), is_english)
+    examples = _drawn(
+        [*read_examples(data_dir), *read_written(seed)], random.Random(seed), is_english
+    )
     vectors = []
     for start in range(0, len(examples), _BATCH):
         part = examples[start : start + _BATCH]

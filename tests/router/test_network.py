@@ -25,16 +25,16 @@ VOCABULARY, DIM, WIDTH = 200, 8, 6
 
 def some_weights(seed: int) -> Weights:
     draw = np.random.default_rng(seed)
-    n_inputs = DIM + N_KINDS + len(FACTS)
+    n_inputs = DIM + N_KINDS + 1 + len(FACTS)
 
     def floats(*shape: int) -> np.ndarray:
         return draw.normal(size=shape).astype(np.float32)
 
-    table = draw.integers(-127, 128, (VOCABULARY, DIM + N_KINDS)).astype(np.int8)
-    table[:, DIM:] = abs(table[:, DIM:])
+    table = draw.integers(-127, 128, (VOCABULARY, DIM + N_KINDS + 1)).astype(np.int8)
+    table[:, DIM:-1] = abs(table[:, DIM:-1])
     return Weights(
         table=table,
-        scale=abs(floats(DIM + N_KINDS)) / 50,
+        scale=abs(floats(DIM + N_KINDS + 1)) / 50,
         mean=floats(n_inputs),
         spread=abs(floats(n_inputs)) + 0.5,
         hidden=floats(n_inputs, WIDTH),
