@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -117,7 +118,8 @@ class LexicalIndex:
         self._neighbour = neighbour_weight
         self._k1 = k1
         self._b = b
-        self._postings: dict[str, tuple[list[int], list[int]]] = {}
+        # Document numbers and counts of each term, four bytes each.
+        self._postings: dict[str, tuple[array[int], array[int]]] = {}
         self._variants: dict[str, list[str]] = {}
         self._lengths = Column(np.float32)
 
@@ -131,7 +133,7 @@ class LexicalIndex:
         for term, count in terms.items():
             posting = self._postings.get(term)
             if posting is None:
-                posting = self._postings[term] = ([], [])
+                posting = self._postings[term] = (array("i"), array("i"))
                 self._variants.setdefault(phonetic_key(term) or term, []).append(term)
             posting[0].append(number)
             posting[1].append(count)
@@ -145,19 +147,16 @@ class LexicalIndex:
             return total
         norm = self._length_norm()
         for term, weight in self._query_terms(query).items():
-            numbers, counts = self._postings[term]
-            documents = np.asarray(numbers)
-            frequency = np.asarray(counts, np.float32)
-            spread = np.zeros(n, np.float32)
-            spread[documents] = frequency
+            documents, counts = (np.array(column) for column in self._postings[term])
+            frequency = np.zeros(n, np.float32)
+            frequency[documents] = counts
+            f = frequency.copy()
             if self._neighbour:
-                spread[documents[documents > 0] - 1] += self._neighbour * frequency[documents > 0]
-                inside = documents < n - 1
-                spread[documents[inside] + 1] += self._neighbour * frequency[inside]
-            touched = np.flatnonzero(spread)
-            f = spread[touched]
-            idf = np.log1p((n - len(numbers) + 0.5) / (len(numbers) + 0.5))
-            total[touched] += weight * idf * f * (self._k1 + 1) / (f + norm[touched])
+                f[:-1] += self._neighbour * frequency[1:]
+                f[1:] += self._neighbour * frequency[:-1]
+            idf = np.log1p((n - len(documents) + 0.5) / (len(documents) + 0.5))
+            # On whole columns: picking out the documents that have the term costs more.
+            total += np.float32(weight * idf * (self._k1 + 1)) * f / (f + norm)
         return total
 
     def _length_norm(self) -> NDArray[np.float32]:
