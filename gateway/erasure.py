@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 from memory.embedding_cache import EmbeddingCache
 from memory.memory import Memory
-from memory.remembered import spoken
+from memory.remembered import encoded_as, names_of
 from memory.traces import Subject, Traces, of_conversation, of_end_user
 from policies.books import Books
 from policies.erasure import anonymise, conversations_of
@@ -76,7 +76,9 @@ class Eraser:
         """
         item = await self._memory.store.item(tenant, name, item_id)
         if self._encodings is not None:
-            await self._encodings.forget(tenant, [item.message.text, spoken(item)])
+            page = await self._memory.store.items(tenant, name, limit=_PAGE_ITEMS)
+            names = names_of([*page.items, item])
+            await self._encodings.forget(tenant, encoded_as([item], names))
         await self._forget_answers(tenant, of_conversation(name))
         await self._memory.store.redact(tenant, name, item_id)
 
@@ -102,10 +104,11 @@ class Eraser:
         if self._encodings is None:
             return
         oldest, after = self._clock() - _ENCODINGS_LAST, None
+        names: set[str] = set()
         while True:
             page = await self._memory.store.items(tenant, name, after=after, limit=_PAGE_ITEMS)
-            texts = [text for item in page.items for text in (item.message.text, spoken(item))]
-            await self._encodings.forget(tenant, texts)
+            names |= names_of(page.items)
+            await self._encodings.forget(tenant, encoded_as(page.items, names))
             if not page.has_more or page.items[-1].created_at < oldest:
                 return
             after = page.items[-1].id

@@ -112,12 +112,12 @@ def _ranked(
     else:
         documents = np.fromiter((item.seq - 1 for item in folded), np.intp, len(folded))
     lexical = remembered.indexed().scores(query)
-    meaning = means = None
+    signals = Signals(lexical)
     if encoding is not None and len(remembered.vectors):
+        vectors = remembered.vectors
         also = np.argpartition(-lexical, min(_ALSO_COMPARED, len(lexical) - 1))[:_ALSO_COMPARED]
-        meaning = remembered.vectors.scores(encoding, also[also < len(remembered.vectors)])
-        means = remembered.vectors.means
-    signals = Signals(lexical, meaning, means)
+        meaning = vectors.scores(encoding, also[also < len(vectors)])
+        signals = Signals(lexical, meaning, vectors)
     order = rank(documents, query, remembered.traits, signals, recall, _MOST_QUOTED)
     return [folded[i] for i in order]
 

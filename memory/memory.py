@@ -30,6 +30,7 @@ from memory.errors import ConversationNotFound, EmbedderBusy, Journaled, MemoryF
 from memory.journal import Journal, JournalEntry
 from memory.keys import is_ours
 from memory.opened import OpenConversation, blank
+from memory.phrasing import joined, phrasings
 from memory.recall import RecallWeights
 from memory.records import Draft, milliseconds_of, time_of
 from memory.remembered import Remembered
@@ -352,7 +353,9 @@ class Memory:
         await self._keeper.wait_for(remembered, patience_s)
         try:
             async with asyncio.timeout(max(self.config.query_patience_s, patience_s)):
-                return await self._encodings.encode(opened.conversation.tenant, query)
+                tenant = opened.conversation.tenant
+                texts = phrasings(query, remembered.names)
+                return joined([await self._encodings.encode(tenant, text) for text in texts])
         except (EmbedderBusy, TimeoutError) as error:
             self._on_failure(error)
             return None

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from memory.columns import Column, product
 from memory.conversation import Item
 from memory.dates import dates_in, nearness
+from memory.echoes import echoes
 from memory.quoting import speaker_of, time_said
+from memory.vectors import TokenVectors
 
 SESSION_GAP_S = 3600.0
 """A silence of this length ends a session."""
@@ -29,7 +31,8 @@ class RecallWeights:
     """How much each signal counts; the two searches are scaled to 0..1 first.
 
     The sum of the two searches is an item's relevance. `likeness` goes to items that mean what the
-    five most relevant ones mean (pseudo-relevance feedback: Rocchio 1971); `answers` lends an item
+    five most relevant ones mean (pseudo-relevance feedback: Rocchio 1971), `echo` to those that
+    match the rarest tokens of these five; `answers` lends an item
     part of the relevance of a question just before it; `question` is taken from items that only
     ask; `speaker` goes to items of the one speaker whom the query names; `session` lends an item
     part of the mean relevance of its session's three best; `date` goes to what was said around a
@@ -39,10 +42,11 @@ class RecallWeights:
     lexical: float = 1.0
     meaning: float = 2.2
     likeness: float = 0.6
+    echo: float = 0.6
     answers: float = 0.25
     question: float = 0.35
-    speaker: float = 0.4
-    session: float = 0.5
+    speaker: float = 0.6
+    session: float = 0.35
     date: float = 1.6
 
 
@@ -90,12 +94,12 @@ class Traits:
 class Signals:
     """Scores of every document of a conversation: float32 [n]; `meaning` None without vectors.
 
-    `means` holds the mean vector of each document that has vectors: float32 [m, dim], unit length.
+    `vectors` are those of the conversation; they may be of fewer documents than there are.
     """
 
     lexical: NDArray[np.float32]
     meaning: NDArray[np.float32] | None = None
-    means: NDArray[np.float32] | None = None
+    vectors: TokenVectors | None = None
 
 
 def rank(
@@ -127,16 +131,21 @@ def rank(
     score += weights.session * _session_relevance(relevance, sessions)
     score += weights.speaker * traits.named(documents, query)
     score += weights.date * nearness(traits.days(documents), dates_in(query))
-    if signals.means is not None:
-        score += weights.likeness * _scaled(_likeness(signals.means, documents, relevance))
+    if signals.vectors is not None:
+        score += _feedback(signals.vectors, documents, relevance, weights)
     return _best(score, len(score) if most is None else most)
 
 
 def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.intp]:
     """Return the positions of the k highest scores, highest first, the earlier of equal ones."""
     if k < len(scores):
-        among = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
-        best: NDArray[np.intp] = among[np.argsort(-scores[among], kind="stable")][:k]
+        # Most scores are the lowest one, and numpy's partition is slow among equals.
+        above = np.flatnonzero(scores > scores.min())
+        if len(above) > k:
+            above = above[scores[above] >= np.partition(scores[above], -k)[-k]]
+        elif len(above) < k:
+            above = np.flatnonzero(scores >= np.partition(scores, -k)[-k])
+        best: NDArray[np.intp] = above[np.argsort(-scores[above], kind="stable")][:k]
         return best
     return np.argsort(-scores, kind="stable")
 
@@ -149,26 +158,37 @@ def _known(values: NDArray[np.float32], documents: NDArray[np.intp]) -> NDArray[
     return scores
 
 
-def _likeness(
-    means: NDArray[np.float32], documents: NDArray[np.intp], relevance: NDArray[np.float32]
+def _feedback(
+    vectors: TokenVectors,
+    documents: NDArray[np.intp],
+    relevance: NDArray[np.float32],
+    weights: RecallWeights,
 ) -> NDArray[np.float32]:
-    """Return how near each document's mean is to that of the most relevant documents."""
+    """Return what documents gain by saying what the most relevant ones say: float32 [n]."""
     best = _best(relevance, _EXEMPLARS)
-    best = best[documents[best] < len(means)]
-    weight = relevance[best] - relevance[best].min(initial=np.inf) + np.float32(0.1)
-    centre = (means[documents[best]] * weight[:, None]).sum(0)
-    return _known(product(means, centre[:, None])[:, 0], documents)
+    best = best[documents[best] < len(vectors)]
+    if not len(best):
+        return np.zeros(len(documents), np.float32)
+    weight = relevance[best] - relevance[best].min() + np.float32(0.1)
+    centre = (vectors.means[documents[best]] * weight[:, None]).sum(0)
+    likeness = _known(product(vectors.means, centre[:, None])[:, 0], documents)
+    echo = _known(echoes(vectors, documents[best], relevance[best]), documents)
+    return weights.likeness * _scaled(likeness) + weights.echo * _scaled(echo)
 
 
 def _session_relevance(
     relevance: NDArray[np.float32], sessions: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """Return for each item the mean relevance of its session's three best."""
-    order = np.lexsort((-relevance, sessions))
     starts = np.flatnonzero(np.diff(sessions, prepend=-1))
-    is_best = np.arange(len(order)) - starts[sessions] < _SESSION_BEST
-    sums = np.add.reduceat(np.where(is_best, relevance[order], 0), starts)
-    means = sums / np.add.reduceat(is_best.astype(np.float32), starts)
+    left, sums = relevance.copy(), np.zeros(len(starts), np.float32)
+    lengths = np.diff(starts, append=len(sessions))
+    for place in range(_SESSION_BEST):  # take the best away, time after time: no sort is needed
+        best = np.maximum.reduceat(left, starts)
+        sums += np.where(lengths > place, best, 0)
+        taken = np.flatnonzero(left == best[sessions])
+        left[taken[np.diff(sessions[taken], prepend=-1) > 0]] = -np.inf
+    means = sums / np.minimum(lengths, _SESSION_BEST)
     of_items: NDArray[np.float32] = means[sessions].astype(np.float32)
     return of_items
 

@@ -12,6 +12,7 @@ from memory.context import weight_of
 from memory.conversation import Item
 from memory.embedder import DIMENSIONS
 from memory.lexical import LexicalIndex
+from memory.phrasing import phrasings
 from memory.quoting import speaker_of, time_said
 from memory.recall import SESSION_GAP_S, Traits
 from memory.replies import Loaded
@@ -26,6 +27,7 @@ class Remembered:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.items: list[Item] = []
+        self.names: set[str] = set()
         self.weights: list[int] = []
         self.index = LexicalIndex()
         self.traits = Traits()
@@ -50,6 +52,7 @@ class Remembered:
             self.is_linear = self.is_linear and item.parent == expected
             self.weights.append(self.size + weight_of(item.message))
             self.items.append(item)
+            self.names.update(names_of([item]))
 
     def view(self, n_items: int) -> Sequence[Item]:
         """Return the path from the root to the tip of the first `n_items`."""
@@ -72,10 +75,21 @@ class Remembered:
         return self.index
 
 
+def names_of(items: Iterable[Item]) -> set[str]:
+    """Return the names of those who said the items; roles are no names."""
+    return {speaker for item in items if (speaker := speaker_of(item)) != item.message.role}
+
+
 def spoken(item: Item) -> str:
     """Return the text an item's vectors are made of: who said what."""
     text = item.message.text
     return f"{speaker_of(item)}: {text}" if text else ""
+
+
+def encoded_as(items: Sequence[Item], names: Iterable[str]) -> list[str]:
+    """Return the texts that the items were or may have been encoded as, to be forgotten."""
+    names = list(names)
+    return [text for item in items for text in (spoken(item), *phrasings(item.message.text, names))]
 
 
 def said_before(items: Sequence[Item], n: int) -> str:

@@ -27,6 +27,7 @@ from memory import Conversation, Item, MemoryConfig, Message
 from memory.building import ContextRequest, context_of
 from memory.counting import TokenCounter
 from memory.embedder import OnnxEmbedder
+from memory.phrasing import joined, phrasings
 from memory.remembered import Remembered, said_before, spoken
 from memory.replies import Loaded
 
@@ -82,7 +83,8 @@ def outcomes(
             use_recall=True,
         )
         started = time.perf_counter()
-        encoding = embedder.encode_now([question["question"]])[0] if embedder else None
+        texts = phrasings(question["question"], remembered.names)
+        encoding = joined(embedder.encode_now(texts)) if embedder else None
         context = context_of(request, remembered, counter, config.shares, config.recall, encoding)
         seconds = time.perf_counter() - started
         assert context.tokens <= limit
@@ -125,7 +127,9 @@ def main() -> None:
     conversations = [json.loads(path.read_text()) for path in sorted(options.data.glob("*.json"))]
     remembered = [conversation_of(data) for data in conversations]
     for held in remembered:
-        for n, item in enumerate(held.items if embedder else ()):
+        if embedder is None:
+            continue
+        for n, item in enumerate(held.items):
             before = said_before(held.items, n)
             held.vectors.add(embedder.encode_now([spoken(item)], before)[0].tokens)
     rows: dict[str, dict[int, float]] = defaultdict(dict)

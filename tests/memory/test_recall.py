@@ -6,6 +6,7 @@ import numpy as np
 
 from memory import Item, Message
 from memory.recall import RecallWeights, Signals, Traits, rank
+from memory.vectors import TokenVectors
 
 START = datetime(2026, 5, 1, tzinfo=UTC)
 
@@ -25,7 +26,7 @@ def order(traits: Traits, lexical: list[float], query: str = "?", **weights: flo
     signals = Signals(np.array(lexical, np.float32))
     documents = np.arange(len(lexical))
     chosen = RecallWeights(**{**none, "lexical": 1.0, **weights})
-    return rank(documents, query, traits, signals, chosen).tolist()
+    return [int(i) for i in rank(documents, query, traits, signals, chosen)]
 
 
 def test_the_best_match_comes_first() -> None:
@@ -57,9 +58,11 @@ def test_items_without_vectors_yet_count_as_average() -> None:
 
 def test_what_means_the_same_as_the_best_matches_rises() -> None:
     traits = traits_of("a", "b", "c", "d")
-    means = np.array([[1, 0], [0, 1], [1, 0], [0, 1]], np.float32)
-    signals = Signals(np.array([1, 0, 0, 0], np.float32), None, means)
-    ranked = rank(np.arange(4), "?", traits, signals, RecallWeights())
+    vectors = TokenVectors(2)
+    for row in ([127, 0], [0, 127], [127, 0], [0, 127]):
+        vectors.add(np.array([row], np.int8))
+    signals = Signals(np.array([1, 0, 0, 0], np.float32), None, vectors)
+    ranked = rank(np.arange(4), "?", traits, signals, RecallWeights(echo=0))
     assert ranked.tolist()[:2] == [0, 2]
 
 
