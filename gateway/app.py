@@ -162,11 +162,9 @@ async def open_services(
             policies.check_file(tenant.policy, tenant.currency)
         books = Books(database, redis)
         ledger = Ledger(redis, utc_now, books.settled_in)
-        await books.prepare()
         await books.keep_days_in(await tenants.timezones())
         alerts = BudgetAlerts(database, utc_now)
         audit = AuditLog(database, utc_now)
-        await audit.prepare()
         if backends is None:
             backends = await stack.enter_async_context(
                 open_backends(settings, Retry(metrics.retried))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from sqlalchemy import (
 
 from policies.database import Database
 from policies.entry import to_us
-from policies.tables import create_tables
 
 metadata = MetaData()
 _log = Table(
@@ -68,10 +66,6 @@ class AuditLog:
     def __init__(self, engine: Engine, clock: Callable[[], datetime]) -> None:
         self._database = Database(engine)
         self._clock = clock
-
-    async def prepare(self) -> None:
-        """Make the table where it is missing."""
-        await asyncio.to_thread(create_tables, self._database.engine, metadata)
 
     async def add(
         self,

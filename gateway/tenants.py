@@ -6,7 +6,6 @@ is `auth.py`'s, which learns of changes by `n_changes` here and by `version` fro
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,7 +30,7 @@ from sqlalchemy import (
 from gateway.keys import ADMIN_SCOPE, DEFAULT_SCOPES, hash_of, id_of, new_key
 from gateway.settings import TenantSettings
 from policies.database import Database, unannounced
-from policies.tables import create_tables, insert_into
+from policies.tables import insert_into
 
 T = TypeVar("T")
 
@@ -126,15 +125,13 @@ class TenantStore:
         """Return the hash under which a key is kept."""
         return hash_of(token, self._pepper)
 
-    async def prepare(self, tenants: Mapping[str, TenantSettings] | None = None) -> None:
-        """Make the tables, and the tenants and keys that the configuration file names.
+    async def prepare(self, tenants: Mapping[str, TenantSettings]) -> None:
+        """Make the tenants and keys that the configuration file names.
 
         A tenant changed over the admin API keeps that change. A key that left the file is dropped.
         Safe to run in several processes at once.
         """
-        await asyncio.to_thread(create_tables, self._database.engine, metadata)
-        if tenants is not None:
-            await self._change(lambda connection: self._seed(connection, tenants))
+        await self._change(lambda connection: self._seed(connection, tenants))
 
     async def put_tenant(self, tenant_id: str, **fields: str | None) -> Tenant:
         """Create or change a tenant and return it; fields are currency, timezone and policy.

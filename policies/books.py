@@ -28,7 +28,6 @@ from policies.errors import LedgerUnavailable
 from policies.ledger import ledger_keys
 from policies.rollups import set_zone
 from policies.tables import (
-    create_tables,
     entries_table,
     insert_into,
     turns_table,
@@ -55,10 +54,6 @@ class Books:
         self._redis = redis
         self._turnstiles: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.n_unbooked = 0
-
-    async def prepare(self) -> None:
-        """Make the tables where they are missing."""
-        await asyncio.to_thread(create_tables, self.database.engine)
 
     async def catch_up(self, tenant: str) -> int:
         """Book everything in a tenant's stream; return how many records there were.

@@ -25,10 +25,9 @@ from policies.entry import to_us
 from policies.errors import BrokenPolicy, DocumentErrors, PolicyConflict, UnknownPolicy
 from policies.policy import Policy, parse_policy
 from policies.policy_files import PolicyFiles
-from policies.tables import create_tables
-from policies.versions import PolicyVersion, etag_of, metadata
+from policies.versions import PolicyVersion, etag_of
 
-__all__ = ["PolicyStore", "PolicyVersion", "etag_of", "metadata"]
+__all__ = ["PolicyStore", "PolicyVersion", "etag_of"]
 
 log = logging.getLogger("turnwise.policies")
 _N_RACES = 20
@@ -70,13 +69,12 @@ class PolicyStore:
         self._live: dict[tuple[str, str], Policy] = {}  # what policy_of has worked out
 
     async def prepare(self, names: Sequence[str]) -> None:
-        """Make the tables, and load the named policy files and every tenant's standing version.
+        """Load the named policy files and every tenant's standing version.
 
         Raises:
             DocumentErrors: a file has a wrong value.
             UnknownPolicy: a name has no file.
         """
-        await asyncio.to_thread(create_tables, self.database.engine, metadata)
         for name in dict.fromkeys(names):
             self._files.policy_of(name)
         await self.refresh()

@@ -16,7 +16,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    Engine,
     Float,
     Index,
     Integer,
@@ -24,9 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    text,
 )
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from policies.days import QUARTER_US
 
@@ -38,7 +35,6 @@ TOKENS = (
     "output_tokens",
     "reasoning_tokens",
 )
-_CREATION = 0x7475726E  # the lock's name among this database's advisory locks
 DIMENSIONS = ("tenant", "bucket_us", "model", "tier", "kind", "end_user", "tags", "currency")
 REUSED = ("reused_input_tokens", "reused_output_tokens")  # of answers given again from the cache
 SUMS = ("requests", "attempts", "unpriced", *TOKENS, *REUSED, "usd_micro", "micro")
@@ -186,18 +182,6 @@ unbooked_table = Table(
     Column("record", Text, nullable=False),
     Column("error", Text, nullable=False),
 )
-
-
-def create_tables(engine: Engine, tables: MetaData = metadata) -> None:
-    """Make the tables where they are missing; several processes may do so at once."""
-    with engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            # IF NOT EXISTS alone still fails there when two processes create at once.
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _CREATION})
-        for table in tables.sorted_tables:
-            connection.execute(CreateTable(table, if_not_exists=True))
-            for index in table.indexes:
-                connection.execute(CreateIndex(index, if_not_exists=True))
 
 
 def insert_into(connection: Connection, table: Table) -> Any:

@@ -26,7 +26,6 @@ from policies.booking import book, parse_record
 from policies.catalog import ModelCatalog, ModelSpec, Price
 from policies.document import load_document
 from policies.policy import parse_policy
-from policies.tables import create_tables
 from policies.usage import Rates, Usage, cost_of
 from router.decision import Labels, RoutingDecision, decide
 from router.labels import Prediction
@@ -150,7 +149,6 @@ def fill(
     """Book turns for the last days, today included up to now; return how many."""
     rng = random.Random(seed)
     rates = Rates({"INR": [(date(2020, 1, 1), Decimal("85"))]})
-    create_tables(engine)
     records: list[dict] = []
     for back in range(days):
         weekday = (now - timedelta(days=back)).weekday()
@@ -166,11 +164,12 @@ def fill(
 
 
 if __name__ == "__main__":
-    from gateway.database import open_database
+    from gateway.database import open_database, upgrade
     from gateway.settings import load_settings
 
     file, tenant, days, per_day = sys.argv[1:]
     settings = load_settings(Path(file), {})
     engine = open_database(settings.ledger.url)
+    upgrade(engine)
     n_turns = fill(engine, tenant, now=datetime.now(UTC), days=int(days), per_day=int(per_day))
     sys.stdout.write(f"{n_turns} turns\n")

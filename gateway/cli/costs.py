@@ -260,7 +260,6 @@ async def _opened(
     async with opened_store(config) as (store, engine):
         # Reading the books asks Redis nothing: what still waits there is booked by the gateway.
         books = Books(engine, Redis())
-        await books.prepare()
         yield books, {tenant.id: tenant for tenant in await store.tenants()}
 
 

@@ -137,16 +137,15 @@ def train(
 def _learn_from_ledger(
     target: Path, tenant: str | None, config: Path | None, seed: int
 ) -> dict[str, Any]:
-    from gateway.database import open_database
+    from gateway.database import open_database, upgrade
     from policies.outcomes import Outcomes
-    from policies.tables import create_tables
     from router.correction import CORRECTION_FILE
     from router.recorded import fit_correction, recorded_turn
 
     settings = load_settings_or_fail(config)
     engine = open_database(settings.ledger.url)
     try:
-        create_tables(engine)  # a ledger that never ran has no outcomes, and that is no error
+        upgrade(engine)  # a ledger that never ran has no outcomes, and that is no error
         found = asyncio.run(Outcomes(engine).of_turns(tenant))
     finally:
         engine.dispose()

@@ -24,6 +24,7 @@ from gateway.routes import admin
 from gateway.settings import Settings, load_settings
 from gateway.tenants import TenantStore
 from policies.store import PolicyStore
+from tests.tables import make_tables
 
 ADMIN = {"authorization": "Bearer the admin key"}
 
@@ -54,6 +55,7 @@ async def wiring(
     monkeypatch.chdir(tmp_path)
     settings = load_settings(None, {})
     engine = open_database(settings.ledger.url)
+    make_tables(engine)
     tenants = TenantStore(engine, pepper=settings.pepper, clock=lambda: datetime.now(UTC))
     await tenants.prepare(settings.tenants)
     authenticator = Authenticator(
@@ -64,7 +66,6 @@ async def wiring(
     )
     await policies.prepare(["default"])
     audit = AuditLog(engine, lambda: datetime.now(UTC))
-    await audit.prepare()
     yield Wiring(settings, tenants, authenticator, policies, Replicas(redis), audit)
     engine.dispose()
 

@@ -12,6 +12,7 @@ from gateway.database import open_database
 from gateway.errors import AuthUnavailable, InsufficientScope, InvalidKey
 from gateway.keys import new_key
 from gateway.tenants import StoredKey, TenantStore
+from tests.tables import make_tables
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -52,7 +53,7 @@ async def other_process(tmp_path: Path) -> AsyncIterator[TenantStore]:
     """The same database, written by someone else."""
     engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
     store = TenantStore(engine, pepper=b"pepper", clock=lambda: NOON)
-    await store.prepare()
+    make_tables(engine)
     await store.put_tenant("acme", currency="INR")
     yield store
     engine.dispose()

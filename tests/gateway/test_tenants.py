@@ -12,6 +12,7 @@ from gateway.database import open_database
 from gateway.keys import DEFAULT_SCOPES, hash_of, id_of, is_same_hash, new_key
 from gateway.settings import TenantSettings
 from gateway.tenants import TenantStore
+from tests.tables import make_tables
 
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
@@ -19,6 +20,7 @@ NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    make_tables(engine)
     yield engine
     engine.dispose()
 
@@ -26,7 +28,6 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 @pytest.fixture
 async def store(engine: Engine) -> TenantStore:
     store = TenantStore(engine, pepper=b"pepper", clock=lambda: NOON)
-    await store.prepare()
     return store
 
 
@@ -89,7 +90,6 @@ async def test_an_expiry_is_kept_to_the_second_in_utc(store: TenantStore) -> Non
 async def test_revoking_twice_keeps_the_first_date(engine: Engine) -> None:
     now = NOON
     store = TenantStore(engine, pepper=b"pepper", clock=lambda: now)
-    await store.prepare()
     key, _ = await store.create_key(None, "ops")
     assert await store.revoke_key(key.id)
     now = datetime(2027, 1, 1, tzinfo=UTC)

@@ -14,6 +14,7 @@ from gateway.database import open_database
 from policies.books import Books
 from policies.entry import EntryClosing, EntryOpening
 from tests import postgres
+from tests.tables import make_tables
 
 
 class Clock:
@@ -59,20 +60,19 @@ def empty_postgres(url: str) -> Engine:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
-    """An empty database, once of each kind that the books can be kept in."""
+    """A database without rows, once of each kind that the books can be kept in."""
     if request.param == "sqlite":
         engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
     else:
         engine = empty_postgres(request.getfixturevalue("postgres_url"))
+    make_tables(engine)
     yield engine
     engine.dispose()
 
 
 @pytest.fixture
-async def books(engine: Engine, redis: Redis) -> Books:
-    books = Books(engine, redis)
-    await books.prepare()
-    return books
+def books(engine: Engine, redis: Redis) -> Books:
+    return Books(engine, redis)
 
 
 Opening = Callable[..., EntryOpening]

@@ -12,12 +12,11 @@ from sqlalchemy import Engine
 
 from gateway.budget_watch import BudgetWatch
 from gateway.telemetry import Metrics
-from policies.alerts import BudgetAlerts, Step, metadata, reached, steps_of
+from policies.alerts import BudgetAlerts, Step, reached, steps_of
 from policies.budget import Budget, BudgetState, Rung
 from policies.entry import EntryClosing, EntryOpening
 from policies.errors import BudgetExceeded
 from policies.ledger import Ledger
-from policies.tables import create_tables
 
 Opening = Callable[..., EntryOpening]
 Closing = Callable[..., EntryClosing]
@@ -27,7 +26,6 @@ LOW, LAST = Step(8_000, "ceiling:small"), Step(10_000, "refuse")
 
 @pytest.fixture
 def alerts(engine: Engine, clock: Any) -> BudgetAlerts:
-    create_tables(engine, metadata)
     return BudgetAlerts(engine, clock)
 
 

@@ -30,7 +30,6 @@ from policies.ledger import LEASE_S, Ledger, ledger_keys
 from policies.rollups import set_zone
 from policies.tables import (
     coarse_table,
-    create_tables,
     entries_table,
     metadata,
     rollups_table,
@@ -328,7 +327,6 @@ RECORDS = st.lists(
 def test_ledger_rollups_and_costs_agree_to_the_last_micro_unit(
     engine: Engine, opening: Opening, clock: Any, records: list[Any], n_batches: int
 ) -> None:
-    create_tables(engine)
     begin = clock()
     blobs = []
     for number, n, model, user, tags, micro, at_s, is_orphan in records:
@@ -406,7 +404,6 @@ def test_any_span_of_any_zone_costs_what_its_entries_cost(
     moved_to: str,
     groups: tuple[str, ...],
 ) -> None:
-    create_tables(engine)
     books = Books(engine, Redis())
     first, last = (begin + timedelta(minutes=15 * n) for n in sorted(bounds))
     expected: dict[tuple[str, ...], int] = {} if groups else {(): 0}
@@ -446,7 +443,6 @@ def test_any_span_of_any_zone_costs_what_its_entries_cost(
 def test_counts_of_turns_are_the_same_from_days_and_from_quarters(
     engine: Engine, opening: Opening
 ) -> None:
-    create_tables(engine)
     begin = datetime(2026, 10, 30, tzinfo=UTC)
     bookings = []
     for number in range(300):

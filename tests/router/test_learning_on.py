@@ -16,18 +16,19 @@ from gateway.cli.router import train
 from gateway.database import open_database
 from memory.conversation import Message
 from policies.outcomes import Outcome, Outcomes, OutcomeSource
-from policies.tables import create_tables, turns_table
+from policies.tables import turns_table
 from router.classifier import MODEL_FOLDER, OnnxClassifier
 from router.correction import Correction
 from router.route import Router
 from router.table import RoutingTable
 from tests.router.test_decision import CATALOG, POLICY, asked, decide, scored
+from tests.tables import make_tables
 
 
 def ledger_of(path: Path, n: int, classifier: str) -> None:
     """Write turns of the cheapest tier that failed far more often than their score says."""
     engine = open_database(f"sqlite:///{path}")
-    create_tables(engine)
+    make_tables(engine)
     table, draw = RoutingTable.of(POLICY, CATALOG), random.Random(4)
     outcomes, rows, kept = Outcomes(engine), [], []
     for number in range(n):
