@@ -23,6 +23,8 @@ _OTHER_BLOCKS = np.array(
         for block in range(_N_BLOCKS)
     ]
 )
+# What stands in any of these blocks: without it a text is Latin, whatever signs it has.
+_NOT_LATIN = re.compile("[\u0380-\u1fff\u2e80-\ud7ff\uf900-\uffff]")
 
 # Endings that tell the languages of one script apart where no small word does.
 _MARATHI_ENDING = re.compile(
@@ -33,6 +35,8 @@ _HINGLISH_ENDINGS = (
     *("aayin", "aayein", "aayn", "aayen", "aao", "ayen", "iye", "iyega", "enge", "ega", "egi"),
     *("kar", "karke", "unga", "ungi", "wala", "wali", "wale"),
 )
+# Looked at first, because most words have none of them.
+_LAST_LETTERS = frozenset(ending[-2:] for ending in _HINGLISH_ENDINGS)
 # English has these words at most as names; between two others they are Hindi.
 _POSTPOSITIONS = frozenset(("ki", "mein", "mei", "par"))
 
@@ -83,7 +87,8 @@ class Languages:
             letters = [word for word in words if word[0].isalpha()]
             if not letters:
                 return "und"
-            n_hindi += any(word.endswith(_HINGLISH_ENDINGS) and len(word) > 4 for word in letters)
+            likely = [word for word in letters if word[-2:] in _LAST_LETTERS]
+            n_hindi += any(word.endswith(_HINGLISH_ENDINGS) and len(word) > 4 for word in likely)
         if n_hindi:
             n_either = sum(map(self._either.__contains__, words))
             if n_hindi >= 2 and 8 * (n_hindi + n_either) >= n_english:
@@ -121,6 +126,8 @@ class Languages:
 
 def _script_of(text: str) -> str:
     """Return the script of most letters: latin, deva, bn, ta, te or other."""
+    if not _NOT_LATIN.search(text):
+        return "latin"
     points = np.frombuffer(text.encode("utf-16-le", "surrogatepass"), np.uint16)
     blocks = np.bincount(points >> 7, minlength=_N_BLOCKS)
     # Letters wrap around to 0-25 in either case, all else to more.

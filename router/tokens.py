@@ -78,7 +78,7 @@ class Vocabulary:
         """Return the packed ids of the longest pieces that make up a word, left to right."""
         whole = self._ids.get(word)
         if whole is not None:
-            return _pack([whole])
+            return _packed_one(whole)
         word = word[:_LONGEST_WORD]
         if "\u0400" <= word[0] < "\u2000" or word[0] > "\u3000":
             return self._stem_of(word)
@@ -116,6 +116,9 @@ class _Remembered(dict[str, bytes]):
         if len(self) < _MOST_REMEMBERED:
             self[word] = packed
         return packed
+
+
+_packed_one = struct.Struct("=i").pack
 
 
 def _pack(ids: Sequence[int]) -> bytes:
