@@ -119,7 +119,7 @@ def _ranked(
         meaning = vectors.scores(encoding, also[also < len(vectors)])
         signals = Signals(lexical, meaning, vectors)
     order = rank(documents, query, remembered.traits, signals, recall, _MOST_QUOTED)
-    return [folded[i] for i in order]
+    return [folded[i] for i in order.tolist()]
 
 
 def _summary(

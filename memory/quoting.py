@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from memory.conversation import Item, Message
@@ -15,6 +16,16 @@ _ROUNDS = 3
 _MISSES = 8
 _SMALLEST_LINE_TOKENS = 8
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """An item as it is quoted: when it was said, the line that says that day, its own line."""
+
+    item: Item
+    said: datetime
+    date: str
+    text: str
 
 
 def speaker_of(item: Item) -> str:
@@ -51,13 +62,17 @@ def quote(
     single item takes at most a third of the room; longer ones are shown as an excerpt.
     """
     room = limit_tokens - MESSAGE_TOKENS - counter.text(_header(n_folded, n_folded)) - 1
-    chosen: dict[int, tuple[Item, str]] = {}
+    chosen: dict[int, _Line] = {}
     waiting = iter(ranked)
     longest = int(room * _LONGEST_SHARE)
     message: Message | None = None
     for _ in range(_ROUNDS):
         order = _fill(
-            chosen, waiting, room, lambda item: _line(item, longest, counter, excerpt), counter
+            chosen,
+            waiting,
+            room,
+            lambda item, said: _line(item, said, longest, counter, excerpt),
+            counter,
         )
         while chosen:
             message = Message("user", _block([chosen[seq] for seq in sorted(chosen)], n_folded))
@@ -72,43 +87,44 @@ def quote(
         notice = Message("user", f"[{n_folded} earlier messages are left out.]")
         fits = n_folded and counter.message(notice) <= limit_tokens
         return (notice if fits else None), ()
-    return message, tuple(chosen[seq][0].id for seq in sorted(chosen))
+    return message, tuple(chosen[seq].item.id for seq in sorted(chosen))
 
 
 def _fill(
-    chosen: dict[int, tuple[Item, str]],
+    chosen: dict[int, _Line],
     waiting: Iterator[Item],
     room: int,
-    line_of: Callable[[Item], str],
+    line_of: Callable[[Item, datetime], str],
     counter: TokenCounter,
 ) -> list[int]:
     """Take items that fit into `chosen`, best first; return the seqs taken, in that order."""
-    dates = {_date(item) for item, _ in chosen.values()}
+    dates = {line.date for line in chosen.values()}
     taken: list[int] = []
     n_misses = 0
     for item in waiting:
-        line, date = line_of(item), _date(item)
-        tokens = counter.text(line) + 1
-        tokens += 0 if date in dates else counter.text(date) + 1
+        said = time_said(item)
+        line = _Line(item, said, _date(said), line_of(item, said))
+        tokens = counter.text(line.text) + 1
+        tokens += 0 if line.date in dates else counter.text(line.date) + 1
         if tokens > room:
             n_misses += 1
             if n_misses > _MISSES or room < _SMALLEST_LINE_TOKENS:
                 break
             continue
         room -= tokens
-        dates.add(date)
-        chosen[item.seq] = (item, line)
+        dates.add(line.date)
+        chosen[item.seq] = line
         taken.append(item.seq)
     return taken
 
 
-def _date(item: Item) -> str:
-    said = time_said(item)
+def _date(said: datetime) -> str:
     return f"{said.day} {_MONTHS[said.month - 1]} {said.year}:"
 
 
 def _line(
     item: Item,
+    said: datetime,
     longest_tokens: int,
     counter: TokenCounter,
     excerpt: Callable[[str, int], str] | None,
@@ -121,7 +137,7 @@ def _line(
     if tokens > longest_tokens > 0:
         characters = max(1, len(text) * longest_tokens // tokens)
         text = excerpt(text, characters) if excerpt else text[:characters] + "…"
-    dates = resolved_dates(text, time_said(item).date())
+    dates = resolved_dates(text, said.date())
     meant = f" [{', '.join(dates)}]" if dates else ""
     return f"{speaker_of(item)}: {text}{meant}"
 
@@ -130,14 +146,14 @@ def _header(n_quoted: int, n_folded: int) -> str:
     return f"{HEADER} {n_quoted} of {n_folded}."
 
 
-def _block(lines: Sequence[tuple[Item, str]], n_folded: int) -> str:
+def _block(lines: Sequence[_Line], n_folded: int) -> str:
     """Return the lines under their days; a year is named where it begins."""
     out = [_header(len(lines), n_folded)]
     date, year = "", 0
-    for item, line in lines:
-        if _date(item) != date:
-            date, said = _date(item), time_said(item)
+    for line in lines:
+        if line.date != date:
+            date, said = line.date, line.said
             out.append(date if said.year != year else date.replace(f" {said.year}:", ":"))
             year = said.year
-        out.append(line)
+        out.append(line.text)
     return "\n".join(out)
