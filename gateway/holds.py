@@ -5,8 +5,8 @@ Also owns the cap on one turn's cost. Knows prices and bounds; holds nothing its
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 
@@ -23,16 +23,30 @@ MAX_BUSY_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What may be asked, in order, and how large it is at most, all its choices together."""
+    """What may be asked, in order, and how large it is at most, all its choices together.
+
+    `longest` is what answers were kept short to, by the model's name.
+    """
 
     models: Sequence[ServedModel]
     input_tokens: int
     output_tokens: Callable[[ServedModel], int]
+    longest: Mapping[str, int] = field(default_factory=dict)
 
     def after(self, model: ServedModel, input_tokens: int) -> Plan:
         """Return what is left to be asked from this model on, whose prompt is so long."""
         at = next(n for n, each in enumerate(self.models) if each.spec.name == model.spec.name)
-        return Plan(self.models[at:], max(input_tokens, self.input_tokens), self.output_tokens)
+        input_tokens = max(input_tokens, self.input_tokens)
+        return replace(self, models=self.models[at:], input_tokens=input_tokens)
+
+    def kept_short(self, longest: Mapping[str, int]) -> Plan:
+        """Return the plan with answers of at most so many tokens, by the model's name."""
+
+        def output_tokens(model: ServedModel) -> int:
+            most_tokens = self.output_tokens(model)
+            return min(most_tokens, longest.get(model.spec.name, most_tokens))
+
+        return replace(self, output_tokens=output_tokens, longest=longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +73,23 @@ def output_tokens_of(
         model.spec.price_on(day), input_tokens=input_tokens, cap_usd=cap_usd
     )
     return most_tokens if affordable is None else max(n_choices, min(most_tokens, affordable))
+
+
+def usual_longest(plan: Plan, turn: Turn, expected: ExpectedOutput, tenant: str) -> dict[str, int]:
+    """Return how long answers may be where room is short: by model, all choices together.
+
+    Models of whose answers too little is known are left out, and so is every one where the caller
+    said how long the answer may be.
+    """
+    if turn.params.get("max_completion_tokens") is not None:
+        return {}
+    names = [model.spec.name for model in plan.models]
+    usual = {name: expected.of(tenant, name) for name in names}
+    return {
+        name: found.longest_tokens * turn.n_choices
+        for name, found in usual.items()
+        if found is not None
+    }
 
 
 def hold_for(

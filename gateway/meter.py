@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from gateway.holds import Hold, Plan, cap_usd, check_cap, hold_for, output_tokens_of
+from gateway.holds import Hold, Plan, cap_usd, check_cap, hold_for, output_tokens_of, usual_longest
 from gateway.metered_turn import MeteredTurn
 from gateway.models import ServedModel, ServedModels
 from gateway.telemetry import Degradations
@@ -20,11 +20,14 @@ from gateway.tenants import Tenant
 from gateway.turn import Disclosure, Turn
 from policies.budget import BudgetState
 from policies.entry import EntryClosing, EntryOpening
-from policies.errors import LedgerUnavailable
+from policies.errors import BudgetExceeded, LedgerUnavailable
 from policies.expected_output import ExpectedOutput
 from policies.ledger import Ledger, Reservation
 from policies.policy import Policy
 from policies.usage import Cost, Rates, to_micro
+
+# Room is scarce when it would not hold so many turns that all get as long as they may.
+_SCARCE_BELOW_TURNS = 200
 
 
 class Meter:
@@ -74,12 +77,13 @@ class Meter:
             TooManyOpen: the policy's `concurrent` turns are in the works.
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
-        metered = MeteredTurn(self, turn, tenant, policy, disclosure, plan)
+        shorter = self._kept_short(turn, tenant, policy, plan)
+        metered = MeteredTurn(self, turn, tenant, policy, disclosure, shorter or plan)
         if metered.cap_usd is not None:
-            check_cap(plan, plan.models[0], metered.cap_usd, self.price_day())
+            check_cap(metered.plan, plan.models[0], metered.cap_usd, self.price_day())
         opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
-            hold = self.hold_for(plan, tenant, policy)
+            hold = self.hold_for(metered.plan, tenant, policy)
             hold_micro, worst_micro = self._in_budget(policy, tenant, hold)
             metered.reservation = await self._ledger.reserve(
                 opening,
@@ -89,9 +93,32 @@ class Meter:
                 max_open=policy.limits.concurrent,
             )
             self._degradations.worked("ledger")
+        except BudgetExceeded:
+            self._ledger.note_refusal(tenant.id, policy.budget, tenant.currency)
+            raise
         except LedgerUnavailable as error:
             self._tolerate(error, policy, disclosure)
         return metered
+
+    def _kept_short(self, turn: Turn, tenant: Tenant, policy: Policy, plan: Plan) -> Plan | None:
+        """Return the plan with answers of a usual length, where room for worst cases is scarce.
+
+        All open turns together must not pass the limit by more than the overshoot, however long
+        they get: the longest that each could get decides how many may be open. None where there is
+        room, where the caller said how long, and where too little is known of answers.
+        """
+        budget = policy.budget
+        if budget is None or not budget.overshoot_micro:
+            return None
+        state = self._ledger.last_state(tenant.id, budget, tenant.currency)
+        if state is None:
+            return None
+        _, worst_micro = self._in_budget(policy, tenant, self.hold_for(plan, tenant, policy))
+        left_micro = budget.refuses_at_micro + budget.overshoot_micro - state.settled_micro
+        if worst_micro * _SCARCE_BELOW_TURNS <= left_micro:
+            return None
+        longest = usual_longest(plan, turn, self.expected, tenant.id)
+        return plan.kept_short(longest) if longest else None
 
     def today_of(self, tenant: Tenant) -> datetime:
         """Return now in the tenant's time zone: exchange rates go by the tenant's days."""

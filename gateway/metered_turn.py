@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class MeteredTurn:
     """The money of one turn: one entry per attempt, closed once.
 
-    `reservation` is None when the ledger was away and the policy let the turn go on.
+    `reservation` is None when the ledger was away and the policy let the turn go on. `plan` is
+    what was held for.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class MeteredTurn:
         plan: Plan,
     ) -> None:
         self._meter = meter
-        self._plan = plan
+        self.plan = plan
         self.cap_usd = meter.cap_usd(turn, tenant, policy)
         self._turn = turn
         self._tenant = tenant
         self._policy = policy
         self._disclosure = disclosure
+        if plan.longest:
+            disclosure.degraded.add("length")
         self._n_attempts = 0
         self._is_closed = False
         self._delivered: list[str] = []
@@ -162,7 +165,7 @@ class MeteredTurn:
         cost = self._cost_so_far(self._used_by_failure(), None, self._meter.clock())
         total = _sum(self._disclosure.cost, cost)
         spent_usd = Decimal(total.usd_micro if total else 0) / MICRO
-        plan = self._plan.after(following, input_tokens)
+        plan = self.plan.after(following, input_tokens)
         check_cap(plan, following, self.cap_usd, self._meter.price_day(), spent_usd)
         if self.reservation is not None:
             hold = self._meter.hold_for(plan, self._tenant, self._policy)

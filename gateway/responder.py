@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractContextManager, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
 from gateway.answer_cache import AnswerCache, CachedAnswer
@@ -58,6 +58,7 @@ class _Path:
     disclosure: Disclosure
     started_s: float
     cap_usd: Decimal | None = None
+    longest: Mapping[str, int] = field(default_factory=dict)
     waited_s: float = 0.0
 
 
@@ -246,6 +247,8 @@ class Responder:
             return
         if model != decision.model:  # a fallback's answer is not the planned model's
             return
+        if path.longest:  # kept short for want of money, which the next turn may have
+            return
         answer = CachedAnswer(path.disclosure.choices, end.usage or Usage(0, 0), model)
         try:
             await self._cache.put(
@@ -269,6 +272,9 @@ class Responder:
 
         plan = Plan(models, n_input, most_tokens)
         metered = await self._meter.open(path.turn, path.tenant, path.policy, path.disclosure, plan)
+        if metered.plan.longest:
+            path.longest = metered.plan.longest
+            first_call = await self._call(path, models[0])
         attempts = Attempts(
             path.turn,
             path.policy,
@@ -328,6 +334,7 @@ class Responder:
         if (asked, path.policy.budget, path.cap_usd) != (None, None, None):
             # A hold is a promise only where the reply cannot outgrow it.
             most_tokens = self._meter.output_tokens(model, turn, context.tokens, path.cap_usd)
+            most_tokens = min(most_tokens, path.longest.get(spec.name, most_tokens))
             params["max_completion_tokens"] = most_tokens // turn.n_choices
         call = Call(
             model=spec.upstream_name,

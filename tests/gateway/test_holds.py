@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.holds import Plan, check_cap, hold_for, output_tokens_of
+from gateway.holds import Plan, check_cap, hold_for, output_tokens_of, usual_longest
 from gateway.models import ServedModel
 from gateway.token_count import estimate_tokens
 from gateway.turn import Turn
@@ -91,3 +91,14 @@ def test_what_was_spent_already_counts_towards_the_cap() -> None:
 def test_a_model_without_a_price_for_output_has_no_bound_of_tokens() -> None:
     busy = served(price=Price(busy_second_usd=Decimal("0.0008")))
     assert output_tokens_of(busy, turn(), 10, Decimal("0.000001"), DAY) == 1000
+
+
+def test_twice_the_longest_answer_seen_is_what_answers_are_kept_short_to() -> None:
+    expected = ExpectedOutput()
+    for tokens in (*range(1, 30), 70):
+        expected.observe("acme", "m", tokens, None)
+    plan = Plan([served(), served("unknown")], 0, lambda model: 1000)
+    assert usual_longest(plan, turn(n=2), expected, "acme") == {"m": 280}
+    assert usual_longest(plan, turn(max_completion_tokens=9), expected, "acme") == {}
+    short = plan.kept_short({"m": 280})
+    assert [short.output_tokens(model) for model in plan.models] == [280, 1000]

@@ -169,3 +169,33 @@ async def test_a_step_of_the_ladder_is_told_by_the_budget_and_its_ceiling_holds(
     assert headers["x-turnwise-tier"] == "small"
     assert (alert["at"], alert["action"]) == (0.5, "ceiling:small")
     assert alert["settled_micro"] >= 720_000
+
+
+@pytest.mark.parametrize(("overshoot", "is_short"), [("1 INR", True), ("0 INR", False)])
+async def test_answers_are_kept_to_a_usual_length_where_room_for_the_longest_is_scarce(
+    with_policy, overshoot, is_short
+):
+    policy = f'budget: {{limit: "20 INR", overshoot: "{overshoot}"}}\ncache: {{exact: true}}'
+    async with running(with_policy(policy)) as gateway:
+        gateway.near.script = text_reply("Hi", usage=Usage(10, 7))
+        for number in range(21):
+            await gateway.chat(f"question {number}")
+        _, first, _ = await gateway.chat("another")
+        _, again, _ = await gateway.chat("another")
+        await gateway.chat("asked for", max_tokens=500)
+        await gateway.chat("of two", n=2)
+        lengths = [call.params["max_completion_tokens"] for call in gateway.near.calls]
+    assert lengths[0] == 1024  # nothing is known yet: half of the window
+    assert lengths[21] == (14 if is_short else 1024)  # twice the longest
+    assert first.get("x-turnwise-degraded") == ("length" if is_short else None)
+    # An answer that was kept short is not given again: the next one may have room.
+    assert again["x-turnwise-cache"] == ("none" if is_short else "exact")
+    assert lengths[-2:] == [500, 14 if is_short else 1024]
+
+
+async def test_answers_keep_their_length_while_there_is_room(with_policy):
+    policy = 'budget: {limit: "5000 INR", overshoot: "1 INR"}'
+    async with running(with_policy(policy)) as gateway:
+        for number in range(23):
+            await gateway.chat(f"question {number}")
+        assert gateway.near.calls[-1].params["max_completion_tokens"] == 1024

@@ -106,6 +106,7 @@ async def test_the_first_turn_that_is_refused_reaches_the_last_step(
     for number in (2, 3):
         with pytest.raises(BudgetExceeded):
             await ledger.reserve(opening(number), BUDGET, 4_000_000)
+        ledger.note_refusal("acme", BUDGET, "INR")
         await watch.look()
     assert told(metrics) == 1
     assert [alert.step for alert in await alerts.of(ledger.place("acme", BUDGET, "INR"))] == [LAST]
