@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 import secrets
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
-from importlib.resources import files
-from pathlib import Path
 
 import orjson
 from fastapi import FastAPI
@@ -19,53 +15,30 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.answer_cache import AnswerCache
-from gateway.audit import AuditLog
 from gateway.auth import Authenticator
 from gateway.backends import open_backends
 from gateway.backends.base import Backend
-from gateway.backends.engine import MissingBackend
 from gateway.backends.retry import Retry
 from gateway.background import Background
 from gateway.budget_watch import WATCH_S, BudgetWatch
 from gateway.dashboard.session import Sessions
-from gateway.database import open_database, upgrade
 from gateway.erasure import Eraser
 from gateway.front import Front
 from gateway.health import Health, State
 from gateway.http_errors import EXPECTED_ERRORS, http_error_of
 from gateway.idempotency import RENEW_EVERY_S, IdempotencyStore
-from gateway.load import Loads
-from gateway.memory_opening import open_encodings, open_memory
-from gateway.meter import Meter
-from gateway.models import ServedModel, ServedModels
-from gateway.rate_limit import RateLimiter
-from gateway.replicas import POLL_S, Replicas
-from gateway.responder import Responder
+from gateway.replicas import POLL_S
 from gateway.routes import admin, conversations, costs, dashboard, pages, system, transfer, turns
 from gateway.routes.chat import ChatEndpoint
-from gateway.routing import open_router
 from gateway.services import Services
 from gateway.settings import Settings, shared_metrics_folder
-from gateway.state import (
-    GuardedRedis,
-    check_mode,
-    embedded_redis,
-    open_redis,
-    warn_of_volatility,
-)
-from gateway.summaries import SummaryWriter
+from gateway.state import GuardedRedis
+from gateway.store_opening import Stores, open_stores
 from gateway.telemetry import Degradations, Metrics
 from gateway.tenant_erasure import TenantErasure
 from gateway.tenants import TenantStore
-from gateway.token_count import TokenCounter, estimate_tokens, local_counter
-from memory.response_cache import ResponseCache
-from policies.alerts import BudgetAlerts
-from policies.books import Books
-from policies.ledger import Ledger
+from gateway.turn_opening import Answering, open_answering
 from policies.reports import Reports
-from policies.store import PolicyStore
-from policies.usage import Rates
 from router.route import Router
 
 log = logging.getLogger("turnwise")
@@ -140,126 +113,26 @@ async def open_services(
     metrics = Metrics(shared_metrics_folder())
     degradations = Degradations(metrics)
     async with AsyncExitStack() as stack:
-        redis = await _open_redis(settings, stack)
-        database = open_database(settings.ledger.url)
-        stack.callback(database.dispose)
-        await asyncio.to_thread(upgrade, database)
-        replicas = Replicas(redis)
-        tenants = TenantStore(
-            database, pepper=settings.pepper, clock=utc_now, announce=replicas.announce
-        )
-        await tenants.prepare(settings.tenants)
-        policies = PolicyStore(
-            database,
-            settings.catalog,
-            folders=settings.policy_dirs,
-            clock=utc_now,
-            announce=replicas.announce,
-            timezones=tenants.timezones,
-        )
-        await policies.prepare(sorted({t.policy for t in settings.tenants.values()}))
-        for tenant in await tenants.tenants():
-            policies.check_file(tenant.policy, tenant.currency)
-        books = Books(database, redis)
-        ledger = Ledger(redis, utc_now, books.settled_in)
-        await books.keep_days_in(await tenants.timezones())
-        alerts = BudgetAlerts(database, utc_now)
-        audit = AuditLog(database, utc_now)
+        stores = await open_stores(settings, stack, utc_now)
         if backends is None:
-            backends = await stack.enter_async_context(
-                open_backends(settings, Retry(metrics.retried))
-            )
-        models = serve_models(settings, backends)
+            opening = open_backends(settings, Retry(metrics.retried))
+            backends = await stack.enter_async_context(opening)
         background = await stack.enter_async_context(Background())
-        meter = Meter(
-            ledger,
-            models=models,
-            rates=_rates(settings),
-            degradations=degradations,
+        answering = await open_answering(
+            settings,
+            stores,
+            backends,
+            background,
+            metrics,
+            degradations,
+            stack,
             clock=utc_now,
-        )
-        encodings = open_encodings(settings, redis, degradations, stack)
-        router = open_router(encodings, degradations, random.Random().random)
-        loads = _loads(settings, backends)
-        writer = SummaryWriter(
-            tenants=tenants,
-            policies=policies,
-            catalog=settings.catalog,
-            router=router,
-            models=models,
-            loads=loads,
-            meter=meter,
-            timeouts=settings.timeouts,
-            scope_key=settings.pepper,
             new_id=new_id,
-            degradations=degradations,
         )
-        memory = await open_memory(
-            settings, redis, encodings, writer.complete, degradations, stack, clock=utc_now
-        )
-        cache_redis = _open_cache(settings, redis, stack)
-        cache = ResponseCache(cache_redis)
-        idempotency = IdempotencyStore(redis)
-        responder = Responder(
-            policies=policies,
-            catalog=settings.catalog,
-            memory=memory,
-            router=router,
-            models=models,
-            loads=loads,
-            meter=meter,
-            limiter=RateLimiter(redis, utc_now),
-            cache=AnswerCache(cache),
-            background=background,
-            timeouts=settings.timeouts,
-            scope_key=settings.pepper,
-            metrics=metrics,
-            degradations=degradations,
-        )
-        authenticator = Authenticator(tenants, admin_key=settings.admin_key, clock=utc_now)
-        eraser = Eraser(memory, encodings, [idempotency.traces, cache.traces], books, utc_now)
-        erasure = TenantErasure(redis, [redis, cache_redis], eraser, tenants)
-        services = Services(
-            settings=settings,
-            clock=utc_now,
-            database=database,
-            tenants=tenants,
-            authenticator=authenticator,
-            sessions=Sessions(
-                tenants,
-                authenticator,
-                secret=settings.pepper,
-                admin_key=settings.admin_key,
-                clock=utc_now,
-            ),
-            audit=audit,
-            replicas=replicas,
-            policies=policies,
-            ledger=ledger,
-            alerts=alerts,
-            books=books,
-            reports=Reports(books, meter.rates),
-            memory=memory,
-            models=models,
-            responder=responder,
-            idempotency=idempotency,
-            eraser=eraser,
-            tenant_erasure=erasure,
-            metrics=metrics,
-            degradations=degradations,
-            health=_health(redis, tenants, router, backends),
-        )
-        background.every(1.0, "settling", ledger.send_unsent)
-        background.every(1.0, "booking", lambda: _book_touched(services))
-        background.every(WATCH_S, "budget alerts", BudgetWatch(ledger, alerts, metrics).look)
-        background.every(30.0, "leases", ledger.renew)
-        background.every(RENEW_EVERY_S, "idempotency", idempotency.renew)
-        background.every(30.0, "sweep", lambda: _sweep(services))
-        background.every(2.0, "policies", policies.refresh)
-        background.every(2.0, "erasure", lambda: erasure.run(utc_now()))
-        replicas.follow += [policies.refresh, authenticator.forget]
-        background.every(POLL_S, "replicas", replicas.poll)
-        stack.push_async_callback(replicas.leave)
+        health = _health(stores.redis, stores.tenants, answering.router, backends)
+        services = _services(settings, stores, answering, metrics, degradations, health)
+        _begin_rounds(background, services)
+        stack.push_async_callback(stores.replicas.leave)
         yield services
         try:
             await _book_touched(services)
@@ -267,71 +140,68 @@ async def open_services(
             log.warning("not everything is booked yet, the next start does it: %s", error)
 
 
-def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedModels:
-    """Return every catalogue model with its backend and its token counter."""
-    served = {}
-    for name, spec in settings.catalog.items():
-        backend = settings.backends[spec.backend]
-        upstream = backends[spec.backend]
-        # One that cannot run here is never sent a prompt: nobody asks for its exact length.
-        is_local = backend.kind == "engine" and not isinstance(upstream, MissingBackend)
-        count = _local_counter(backend.model) if is_local else None
-        served[name] = ServedModel(
-            spec=spec,
-            backend=upstream,
-            count=count or estimate_tokens,
-            is_exact=count is not None,
-            is_demonstration=backend.is_demonstration,
-        )
-    return served
-
-
-async def _open_redis(settings: Settings, stack: AsyncExitStack) -> GuardedRedis:
-    url = settings.redis.url
-    if settings.redis.is_embedded:
-        child, url = embedded_redis(settings.state_dir)
-        await stack.enter_async_context(child)
-        await child.wait_ready()
-    redis = open_redis(url, is_cluster=settings.redis.is_cluster)
-    stack.push_async_callback(redis.aclose)
-    if not settings.redis.is_embedded:
-        await check_mode(redis, is_cluster=settings.redis.is_cluster)
-        await warn_of_volatility(redis)
-    return redis
-
-
-def _open_cache(settings: Settings, redis: GuardedRedis, stack: AsyncExitStack) -> GuardedRedis:
-    """Return the evicting server that answers are cached on, where one is named."""
-    if settings.redis.cache_url is None:
-        return redis
-    cache = open_redis(settings.redis.cache_url, name="the cache's Redis")
-    stack.push_async_callback(cache.aclose)
-    return cache
-
-
-def _rates(settings: Settings) -> Rates:
-    return Rates(
-        {
-            pair.removeprefix("USD_"): [(rate.since, rate.rate) for rate in rates]
-            for pair, rates in settings.fx.items()
-            if pair.startswith("USD_")
-        }
+def _services(
+    settings: Settings,
+    stores: Stores,
+    answering: Answering,
+    metrics: Metrics,
+    degradations: Degradations,
+    health: Health,
+) -> Services:
+    """Return everything under the names that the routes know it by."""
+    tenants, books = stores.tenants, stores.books
+    authenticator = Authenticator(tenants, admin_key=settings.admin_key, clock=utc_now)
+    sessions = Sessions(
+        tenants,
+        authenticator,
+        secret=settings.pepper,
+        admin_key=settings.admin_key,
+        clock=utc_now,
+    )
+    idempotency = IdempotencyStore(stores.redis)
+    traces = [idempotency.traces, answering.cache.traces]
+    eraser = Eraser(answering.memory, answering.encodings, traces, books, utc_now)
+    servers = [stores.redis, stores.cache_redis]
+    return Services(
+        settings=settings,
+        clock=utc_now,
+        database=stores.database,
+        tenants=tenants,
+        authenticator=authenticator,
+        sessions=sessions,
+        audit=stores.audit,
+        replicas=stores.replicas,
+        policies=stores.policies,
+        ledger=stores.ledger,
+        alerts=stores.alerts,
+        books=books,
+        reports=Reports(books, answering.meter.rates),
+        memory=answering.memory,
+        models=answering.models,
+        responder=answering.responder,
+        idempotency=idempotency,
+        eraser=eraser,
+        tenant_erasure=TenantErasure(stores.redis, servers, eraser, tenants),
+        metrics=metrics,
+        degradations=degradations,
+        health=health,
     )
 
 
-def _local_counter(model: str) -> TokenCounter | None:
-    folder = Path(str(files("local_models"))) / "bundled" if model == "bundled" else Path(model)
-    path = folder / "tokenizer.json"
-    return local_counter(path) if path.is_file() else None
-
-
-def _loads(settings: Settings, backends: Mapping[str, Backend]) -> Loads:
-    sources = {}
-    for name, spec in settings.catalog.items():
-        load = getattr(backends[spec.backend], "load", None)
-        if load is not None:
-            sources[name] = load
-    return Loads(sources)
+def _begin_rounds(background: Background, services: Services) -> None:
+    """Begin what is done again and again for as long as the process serves."""
+    ledger, replicas = services.ledger, services.replicas
+    alerts = BudgetWatch(ledger, services.alerts, services.metrics)
+    background.every(1.0, "settling", ledger.send_unsent)
+    background.every(1.0, "booking", lambda: _book_touched(services))
+    background.every(WATCH_S, "budget alerts", alerts.look)
+    background.every(30.0, "leases", ledger.renew)
+    background.every(RENEW_EVERY_S, "idempotency", services.idempotency.renew)
+    background.every(30.0, "sweep", lambda: _sweep(services))
+    background.every(2.0, "policies", services.policies.refresh)
+    background.every(2.0, "erasure", lambda: services.tenant_erasure.run(utc_now()))
+    replicas.follow += [services.policies.refresh, services.authenticator.forget]
+    background.every(POLL_S, "replicas", replicas.poll)
 
 
 def _health(
