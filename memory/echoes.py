@@ -15,13 +15,16 @@ from memory.vectors import TokenVectors
 
 _TOKENS = 8
 _SAME = 0.8
-_SAMPLE = 512
+_SAMPLE = 128
 
 
 def echoes(
-    vectors: TokenVectors, best: NDArray[np.intp], relevance: NDArray[np.float32]
+    vectors: TokenVectors,
+    best: NDArray[np.intp],
+    relevance: NDArray[np.float32],
+    among: NDArray[np.intp],
 ) -> NDArray[np.float32]:
-    """Return how much each document answers the rarest tokens of the best ones: float32 [n].
+    """Return how much documents answer the rarest tokens of the best ones: float32 [n].
 
     Source: Wang et al. 2021, Pseudo-relevance feedback for multiple representation dense retrieval
     (ColBERT-PRF); rarity is measured against the documents' means instead of clusters.
@@ -30,9 +33,10 @@ def echoes(
         vectors: of the conversation.
         best: documents that have vectors, the most relevant ones.
         relevance: of each of them; float32 [len(best)], above 0.
+        among: documents to look at; the score of others is 0 or comes by chance.
     """
     query = Encoding(np.zeros(0, np.float32), _rarest(vectors, best, relevance))
-    return vectors.scores(query, best)
+    return vectors.scores(query, among=among)
 
 
 def _rarest(

@@ -24,6 +24,7 @@ SESSION_GAP_S = 3600.0
 
 _SESSION_BEST = 3
 _EXEMPLARS = 5
+_ECHOED = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,15 +166,16 @@ def _feedback(
     weights: RecallWeights,
 ) -> NDArray[np.float32]:
     """Return what documents gain by saying what the most relevant ones say: float32 [n]."""
-    best = _best(relevance, _EXEMPLARS)
-    best = best[documents[best] < len(vectors)]
+    among = _best(relevance, _ECHOED)
+    among = among[documents[among] < len(vectors)]
+    best = among[:_EXEMPLARS]
     if not len(best):
         return np.zeros(len(documents), np.float32)
     weight = relevance[best] - relevance[best].min() + np.float32(0.1)
     centre = (vectors.means[documents[best]] * weight[:, None]).sum(0)
     likeness = _known(product(vectors.means, centre[:, None])[:, 0], documents)
-    echo = _known(echoes(vectors, documents[best], relevance[best]), documents)
-    return weights.likeness * _scaled(likeness) + weights.echo * _scaled(echo)
+    echo = echoes(vectors, documents[best], relevance[best], documents[among])
+    return weights.likeness * _scaled(likeness) + weights.echo * _scaled(_known(echo, documents))
 
 
 def _session_relevance(

@@ -57,7 +57,12 @@ class TokenVectors:
         rows: NDArray[np.int8] = self._flat.values[start : stops[number]]
         return rows
 
-    def scores(self, query: Encoding, also: NDArray[np.intp] | None = None) -> NDArray[np.float32]:
+    def scores(
+        self,
+        query: Encoding,
+        also: NDArray[np.intp] | None = None,
+        among: NDArray[np.intp] | None = None,
+    ) -> NDArray[np.float32]:
         """Return how much each document answers the query's tokens: float32 [n], at least 0.
 
         Each query token takes its best match in a document (MaxSim), less the mean of its matches
@@ -68,6 +73,7 @@ class TokenVectors:
         Args:
             query: the query's encoding.
             also: documents to compare in full in any case.
+            among: documents to compare in full, and none but an even sample beside them.
         """
         stops = self._stops.values
         flat, means = self._flat.values, self._means.values[: len(stops)]
@@ -75,7 +81,7 @@ class TokenVectors:
             return np.zeros(len(stops), np.float32)
         starts = np.concatenate([[0], stops[:-1]])
         tokens = query.tokens.T.astype(np.float32) / np.float32(127 * 127)
-        chosen = _chosen(means, tokens, also)
+        chosen = _chosen(means, tokens, also) if among is None else _and_sample(among, len(stops))
         best = _best_matches(flat, starts, stops, chosen, tokens)
         sample = chosen % max(1, len(stops) // _SAMPLE) == 0
         centred = np.maximum(best - best[sample].mean(0), 0)
@@ -93,8 +99,13 @@ def _chosen(
     near = np.maximum(product(means, tokens), 0) @ np.ones(tokens.shape[1], np.float32)
     best = np.argpartition(-near, _CANDIDATES)[:_CANDIDATES]
     around = best if also is None else np.concatenate([best, also])
-    around = np.concatenate([around - 1, around, around + 1, np.arange(0, n, n // _SAMPLE)])
-    return np.unique(around[(around >= 0) & (around < n)])
+    around = np.concatenate([around - 1, around, around + 1])
+    return _and_sample(around[(around >= 0) & (around < n)], n)
+
+
+def _and_sample(documents: NDArray[np.intp], n: int) -> NDArray[np.intp]:
+    """Return the documents and an even sample of all n, ascending."""
+    return np.unique(np.concatenate([documents, np.arange(0, n, max(1, n // _SAMPLE))]))
 
 
 def _best_matches(
