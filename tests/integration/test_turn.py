@@ -8,6 +8,7 @@ import pytest
 from gateway.backends.base import ReplyDelta, ReplyEnd
 from gateway.errors import BackendBroken, BackendRejected, BackendTimeout, BackendUnavailable
 from policies.usage import Usage
+from tests.fakes import until
 from tests.integration.conftest import ScriptedBackend, running, text_reply
 
 
@@ -181,11 +182,13 @@ async def test_a_caller_who_leaves_stops_the_backend_and_still_settles(settings,
         )
         await response.content.readuntil(b"three")
         response.close()
-        for _ in range(100):
-            if near.n_aborted:
-                break
-            await asyncio.sleep(0.01)
-        turn = await gateway.turn(response.headers["x-request-id"])
+        request_id = response.headers["x-request-id"]
+
+        async def is_settled():
+            return (await gateway.turn(request_id))["status"] != "pending"
+
+        await until(is_settled)
+        turn = await gateway.turn(request_id)
         _, _, budget = await gateway.get("/v1/budget")
     assert near.n_aborted == 1
     assert turn["status"] == "cancelled"
