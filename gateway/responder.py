@@ -327,7 +327,8 @@ class Responder:
     async def _call(self, path: _Path, model: ServedModel) -> PreparedCall:
         turn, spec = path.turn, model.spec
         asked = turn.params.get("max_completion_tokens")
-        context = await path.memory.context_for(model.prompt_tokens(asked), model.count)
+        room = model.prompt_tokens(asked)
+        context = await path.memory.context_for(room, model.count, model.template)
         if turn.conversation is not None:
             path.disclosure.left_out = context.n_left_out
         params = dict(turn.params)

@@ -11,6 +11,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from gateway.models import ANY_TEMPLATE, TemplateRules
 from gateway.token_count import TokenCounter, count_messages
 from gateway.turn import Turn
 from gateway.wire.reply import ChatReply, reply_message
@@ -98,8 +99,12 @@ class TurnMemory:
             self._counted = count, count_messages(self._turn.messages, count, tools)
         return self._counted[1]
 
-    async def context_for(self, window_tokens: int, count: TokenCounter) -> Context:
+    async def context_for(
+        self, window_tokens: int, count: TokenCounter, template: TemplateRules = ANY_TEMPLATE
+    ) -> Context:
         """Return the context for a model that has this much room for the prompt.
+
+        What the caller sent of a stateless turn goes out as it is, whatever the template.
 
         Raises:
             memory.errors.ContextTooLarge: instructions and the last user message do not fit.
@@ -107,16 +112,17 @@ class TurnMemory:
         if self._opened is None:
             return Context(self._turn.messages, self.needed_tokens(count))
         tools: Any = self._turn.params.get("tools")
-        return await self._memory.build_context(
+        context = await self._memory.build_context(
             self._opened,
             self._new,
             window_tokens=window_tokens,
             count_tokens=count,
             instructions=self._instructions,
-            reserved_tokens=count_messages((), count, tools),
+            reserved_tokens=count_messages((), count, tools) + template.reserved_tokens,
             use_summary=self._rules.summary,
             use_recall=self._rules.recall,
         )
+        return template.applied(context)
 
     async def append_new(self) -> None:
         """Store the turn's new messages: from here on they are not lost."""

@@ -20,7 +20,7 @@ from gateway.background import Background
 from gateway.load import Loads
 from gateway.memory_opening import open_encodings, open_memory
 from gateway.meter import Meter
-from gateway.models import ServedModel, ServedModels
+from gateway.models import ServedModel, ServedModels, template_rules
 from gateway.rate_limit import RateLimiter
 from gateway.responder import Responder
 from gateway.routing import open_router
@@ -117,12 +117,14 @@ def serve_models(settings: Settings, backends: Mapping[str, Backend]) -> ServedM
         # One that cannot run here is never sent a prompt: nobody asks for its exact length.
         is_local = backend.kind == "engine" and not isinstance(upstream, MissingBackend)
         count = _local_counter(backend.model) if is_local else None
+        template = _local_template(backend.model) if is_local else None
         served[name] = ServedModel(
             spec=spec,
             backend=upstream,
             count=count or estimate_tokens,
             is_exact=count is not None,
             is_demonstration=backend.is_demonstration,
+            template=template_rules(spec.upstream_name, template),
         )
     return served
 
@@ -137,10 +139,22 @@ def _rates(settings: Settings) -> Rates:
     )
 
 
+def _local_folder(model: str) -> Path:
+    return Path(str(files("local_models"))) / "bundled" if model == "bundled" else Path(model)
+
+
 def _local_counter(model: str) -> TokenCounter | None:
-    folder = Path(str(files("local_models"))) / "bundled" if model == "bundled" else Path(model)
-    path = folder / "tokenizer.json"
+    path = _local_folder(model) / "tokenizer.json"
     return local_counter(path) if path.is_file() else None
+
+
+def _local_template(model: str) -> str | None:
+    """Return the file that holds a local model's chat template, None where there is none."""
+    for name in ("chat_template.jinja", "tokenizer_config.json"):
+        path = _local_folder(model) / name
+        if path.is_file():
+            return path.read_text("utf-8")
+    return None
 
 
 def _loads(settings: Settings, backends: Mapping[str, Backend]) -> Loads:

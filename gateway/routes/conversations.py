@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from gateway.auth import Principal
 from gateway.errors import RequestError
 from gateway.front import SLASH_IN_NAME
-from gateway.models import counter_of
+from gateway.models import model_named
 from gateway.routes.dependencies import Wired, require
 from gateway.services import Services
 from gateway.wire.chat import ChatMessage
@@ -205,19 +205,21 @@ async def context(
     wired: Wired, principal: Caller, conversation_id: PathName, body: ContextBody
 ) -> JSONResponse:
     """Return what the model would see, without asking it."""
-    count, window_tokens = counter_of(wired.models, body.model)
+    model = model_named(wired.models, body.model)
     opened = await wired.memory.open(principal.tenant.id, conversation_id)
     new = _input_messages(body.input)
     built = await wired.memory.build_context(
         opened,
         new,
-        window_tokens=body.max_tokens or window_tokens,
-        count_tokens=count,
+        window_tokens=body.max_tokens or model.prompt_tokens(None),
+        count_tokens=model.count,
+        reserved_tokens=model.template.reserved_tokens,
         patience_s=_PATIENCE_S,
     )
+    shown = model.template.applied(built).messages
     return JSONResponse(
         {
-            "messages": [message.to_wire() for message in built.messages],
+            "messages": [message.to_wire() for message in shown],
             "tokens": built.tokens,
             "parts": {
                 "summary": built.summary,
@@ -225,7 +227,7 @@ async def context(
                 "recent": list(built.recent),
             },
             "tokens_by_part": _tokens_by_part(
-                built, new, opened.conversation.instructions, TokenCounter(count)
+                built, new, opened.conversation.instructions, TokenCounter(model.count)
             ),
             "left_out": built.n_left_out,
         }

@@ -1,6 +1,7 @@
 """Named conversations over HTTP."""
 
 import re
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -8,6 +9,7 @@ from yarl import URL
 
 from gateway.backends.base import ReplyDelta
 from gateway.errors import BackendBroken
+from gateway.models import template_rules
 from tests.integration.conftest import ScriptedBackend, running
 
 NAME = {"x-turnwise-conversation-id": "trip"}
@@ -62,6 +64,28 @@ async def test_an_answer_says_how_many_items_the_model_did_not_see(gateway):
     assert 30 < n_unseen <= long["turnwise"]["left_out"] <= n_unseen + 2
     _, _, text = await gateway.stream("Which facts?", headers=NAME, model="local-small")
     assert re.search(r'"left_out": ?[1-9]', text)
+
+
+async def test_a_model_with_a_strict_template_gets_roles_that_alternate(gateway):
+    model = gateway.services.models["local-small"]
+    strict = replace(model, template=template_rules("mistral-7b", None))
+    gateway.services.models["local-small"] = strict
+    told = [
+        {"role": "user", "content": f"Fact {n}. " + "It is quiet here. " * 40} for n in range(60)
+    ]
+    await gateway.post("/v1/conversations", {"id": "trip"})
+    await gateway.post("/v1/conversations/trip/items", {"items": told})
+    system = {"role": "system", "content": "Be brief."}
+    asked = [system, {"role": "user", "content": "Which facts?"}]
+    status, _, _ = await gateway.chat(messages=asked, headers=NAME, model="local-small")
+    assert status == 200
+    sent = gateway.near.calls[-1].messages
+    assert [message["role"] for message in sent] == ["system", "user"]
+    assert sent[1]["content"].endswith("Which facts?")
+    body = {"input": "Which facts?", "model": "local-small"}
+    _, _, shown = await gateway.post("/v1/conversations/trip/context", body)
+    roles = [message["role"] for message in shown["messages"]]
+    assert roles == ["system", *["user", "assistant"] * (len(roles) // 2)][: len(roles)]
 
 
 async def test_a_lone_user_message_is_always_new(gateway):
