@@ -36,7 +36,7 @@ class BudgetWatch:
 
     async def look(self) -> None:
         """Tell of the steps reached since the last look; called every `WATCH_S`."""
-        for place, state, is_refusing in self._ledger.known_states():
+        for place, state, is_refusing in self._ledger.spending.known():
             if place.budget is None:
                 continue
             for step in reached(place.budget, state, is_refusing=is_refusing):

@@ -94,7 +94,8 @@ class Meter:
             )
             self._degradations.worked("ledger")
         except BudgetExceeded:
-            self._ledger.note_refusal(tenant.id, policy.budget, tenant.currency)
+            spending = self._ledger.spending
+            spending.note_refusal(spending.place(tenant.id, policy.budget, tenant.currency))
             raise
         except LedgerUnavailable as error:
             self._tolerate(error, policy, disclosure)
@@ -110,7 +111,8 @@ class Meter:
         budget = policy.budget
         if budget is None or not budget.overshoot_micro:
             return None
-        state = self._ledger.last_state(tenant.id, budget, tenant.currency)
+        spending = self._ledger.spending
+        state = spending.last(spending.place(tenant.id, budget, tenant.currency))
         if state is None:
             return None
         _, worst_micro = self._in_budget(policy, tenant, self.hold_for(plan, tenant, policy))

@@ -8,7 +8,7 @@ process and tenant, lives in another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any
@@ -54,6 +54,7 @@ class Ledger:
     """Reserve, close and sweep, for every tenant.
 
     `touched` holds the tenants whose streams this process has written to; the books empty it.
+    `spending` is what is counted for each tenant, and what was last known of it.
 
     Args:
         redis: a handle with `decode_responses=False`.
@@ -70,7 +71,7 @@ class Ledger:
     ) -> None:
         self._redis = redis
         self._clock = clock
-        self._spending = Spending(redis, clock, settled_in_books)
+        self.spending = Spending(redis, clock, settled_in_books)
         self._reserve = redis.register_script(_lua("reserve"))
         self._extend = redis.register_script(_lua("extend"))
         self._close = redis.register_script(_lua("close"))
@@ -112,7 +113,7 @@ class Ledger:
         )
         if outcome == 3 and max_open is not None:
             raise TooManyOpen(place.tenant, max_open)
-        state = self._spending.note(place, settled, reserved)
+        state = self.spending.note(place, settled, reserved)
         if outcome == 0:
             raise _exceeded(place, state, hold_micro)
         reservation = Reservation(opening, place, hold_micro, worst_micro, state)
@@ -140,7 +141,7 @@ class Ledger:
             raise LedgerUnavailable("No more money can be held now.") from error
         if outcome == 2:
             raise LedgerUnavailable(f"No more money can be held: {entry_id} is not open any more.")
-        reservation.state = self._spending.note(place, settled, reserved)
+        reservation.state = self.spending.note(place, settled, reserved)
         if outcome == 0:
             raise _exceeded(place, reservation.state, hold_micro - reservation.hold_micro)
         reservation.hold_micro = max(hold_micro, reservation.hold_micro)
@@ -211,23 +212,7 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
-        return await self._spending.state(self._spending.place(tenant, budget, currency), max_age_s)
-
-    def place(self, tenant: str, budget: Budget | None, currency: str) -> Place:
-        """Return where the tenant's money is counted now; `currency` is its own."""
-        return self._spending.place(tenant, budget, currency)
-
-    def last_state(self, tenant: str, budget: Budget | None, currency: str) -> BudgetState | None:
-        """Return what this process was told last of the running period, None before anything."""
-        return self._spending.last(self._spending.place(tenant, budget, currency))
-
-    def note_refusal(self, tenant: str, budget: Budget | None, currency: str) -> None:
-        """Remember that a turn was refused for want of money, for the alerts."""
-        self._spending.note_refusal(self._spending.place(tenant, budget, currency))
-
-    def known_states(self) -> Iterator[tuple[Place, BudgetState, bool]]:
-        """Yield what this process was told last of each tenant, and whether a turn was refused."""
-        return self._spending.known()
+        return await self.spending.state(self.spending.place(tenant, budget, currency), max_age_s)
 
     async def renew(self) -> None:
         """Extend the leases of this process's open entries; called well within `LEASE_S`."""
@@ -288,9 +273,9 @@ class Ledger:
         Raises:
             LedgerUnavailable: Redis does not answer.
         """
-        if self._spending.settled_in_books is None:
+        if self.spending.settled_in_books is None:
             return 0
-        return await self._spending.forget(tenant)
+        return await self.spending.forget(tenant)
 
     def _place_of(self, opening: EntryOpening, budget: Budget | None) -> Place:
         if budget is not None and budget.currency not in ("USD", opening.currency):
@@ -298,7 +283,7 @@ class Ledger:
                 f"The budget is in {budget.currency}, but {opening.tenant} counts in "
                 f"{opening.currency}: put a policy with a budget in {opening.currency} or USD."
             )
-        return self._spending.place(opening.tenant, budget, opening.currency)
+        return self.spending.place(opening.tenant, budget, opening.currency)
 
     async def _reserve_at(
         self, place: Place, opening: EntryOpening, hold_micro: int, worst_micro: int, max_open: int
@@ -314,7 +299,7 @@ class Ledger:
         kept_s = int((place.period.end + _KEEP_SPEND - self._clock()).total_seconds())
         first += [limit_micro, self._lease_until(), kept_s]
         last = [max_open, worst_micro, most_micro]
-        settled_in_books = self._spending.settled_in_books
+        settled_in_books = self.spending.settled_in_books
         seed, seen = ("", "") if settled_in_books else ("0", "")
         try:
             await self._register(place.tenant)
@@ -361,7 +346,7 @@ class Ledger:
                     raise LedgerUnavailable("An entry cannot be closed now.") from error
                 del reservation.unsent[0]
                 self.touched.add(place.tenant)
-                reservation.state = self._spending.note(place, reply[1], reply[2])
+                reservation.state = self.spending.note(place, reply[1], reply[2])
             self._unsent.pop(reservation.opening.request_id, None)
             if reservation.is_settled:
                 self._live.pop(reservation.opening.id, None)

@@ -234,7 +234,7 @@ def _focus(wired: Services, asked: CostQuery, row: CostRow) -> dict[str, Any]:
 
 async def _alerts(wired: Services, tenant: Tenant, budget: Budget | None) -> list[dict[str, Any]]:
     """Return the steps of the budget that the running period has reached."""
-    found = await wired.alerts.of(wired.ledger.place(tenant.id, budget, tenant.currency))
+    found = await wired.alerts.of(wired.ledger.spending.place(tenant.id, budget, tenant.currency))
     return [
         {
             "at": alert.step.at_permyriad / 10_000,

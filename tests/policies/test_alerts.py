@@ -73,7 +73,7 @@ async def test_a_step_is_told_once_by_all_workers_together(
     for _ in range(3):
         await asyncio.gather(*(watch.look() for _, _, watch in workers))
     assert sum(told(metrics) for _, metrics, _ in workers) == 1
-    place = workers[0][0].place("acme", BUDGET, "INR")
+    place = workers[0][0].spending.place("acme", BUDGET, "INR")
     (alert,) = await alerts.of(place)
     assert alert.step == LOW
     assert alert.settled_micro >= 8_000_000
@@ -93,7 +93,7 @@ async def test_a_new_period_and_a_new_limit_have_steps_of_their_own(
     await ledger.state("acme", higher, "INR")
     await watch.look()
     assert told(metrics) == 3
-    assert len(await alerts.of(ledger.place("acme", higher, "INR"))) == 1
+    assert len(await alerts.of(ledger.spending.place("acme", higher, "INR"))) == 1
 
 
 async def test_the_first_turn_that_is_refused_reaches_the_last_step(
@@ -106,10 +106,12 @@ async def test_the_first_turn_that_is_refused_reaches_the_last_step(
     for number in (2, 3):
         with pytest.raises(BudgetExceeded):
             await ledger.reserve(opening(number), BUDGET, 4_000_000)
-        ledger.note_refusal("acme", BUDGET, "INR")
+        ledger.spending.note_refusal(ledger.spending.place("acme", BUDGET, "INR"))
         await watch.look()
     assert told(metrics) == 1
-    assert [alert.step for alert in await alerts.of(ledger.place("acme", BUDGET, "INR"))] == [LAST]
+    assert [
+        alert.step for alert in await alerts.of(ledger.spending.place("acme", BUDGET, "INR"))
+    ] == [LAST]
 
 
 async def test_the_log_says_what_happens_from_then_on(

@@ -335,7 +335,7 @@ async def test_what_open_turns_can_cost_at_worst_passes_the_limit_by_the_oversho
         await ledger.settle(reservation, closing(2_000_000), {})
     state = await ledger.state("acme", budget, "INR")
     assert (state.settled_micro, state.reserved_micro) == (14_000_000, 0)
-    keys = ledger._spending.place("acme", budget, "INR").keys
+    keys = ledger.spending.place("acme", budget, "INR").keys
     assert int(await redis.hget(keys.spend, "exposed")) == 0
 
 
