@@ -17,6 +17,7 @@ from decimal import Decimal
 from functools import cache as once
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import orjson
 from sqlalchemy import Engine
@@ -80,7 +81,7 @@ def decision_of(rng: random.Random, usage: Usage, rate: Decimal) -> RoutingDecis
 
 def record(
     rng: random.Random, rates: Rates, tenant: str, n: int, at: datetime, *, n_users: int = 40
-) -> dict:
+) -> dict[str, Any]:
     """Return one turn with its entry, as the stream holds them."""
     usage = Usage(rng.randint(60, 2400), rng.randint(20, 600), rng.randint(0, 50))
     decision = decision_of(rng, usage, rates.rate_on("INR", at.date())[0])
@@ -89,6 +90,7 @@ def record(
     cache = "exact" if rng.random() < 0.09 else "none"
     status = rng.choices(("complete", "cancelled", "failed"), (96, 3, 1))[0]
     cost = cost_of(usage, PRICES[model], currency="INR", rates=rates, at=at, busy_s=None)
+    assert cost is not None  # both models have token prices
     first_ms = rng.lognormvariate(math.log(420 if is_strong else 130), 0.45)
     total_ms = first_ms + usage.output_tokens * (11 if is_strong else 7)
     started_us = round(at.timestamp() * 1e6)
@@ -149,7 +151,7 @@ def fill(
     """Book turns for the last days, today included up to now; return how many."""
     rng = random.Random(seed)
     rates = Rates({"INR": [(date(2020, 1, 1), Decimal("85"))]})
-    records: list[dict] = []
+    records: list[dict[str, Any]] = []
     for back in range(days):
         weekday = (now - timedelta(days=back)).weekday()
         n_turns = round(per_day * (0.55 if weekday > 4 else 1) * rng.uniform(0.8, 1.2))

@@ -43,16 +43,6 @@ class WhatIf:
     strong: str
     made: Replay
 
-    @property
-    def n_strong_before(self) -> int:
-        """How many turns the dearest tier took."""
-        return self.made.tiers_before.get(self.strong, 0)
-
-    @property
-    def n_strong_after(self) -> int:
-        """How many turns the dearest tier would have taken."""
-        return self.made.tiers_after.get(self.strong, 0)
-
 
 async def routing_of(wired: Services, view: View) -> Routing:
     """Return the figures of the page."""
@@ -80,11 +70,13 @@ async def what_if_of(wired: Services, view: View, threshold: float) -> WhatIf | 
     # Thresholds rise with the tiers: those below follow where the highest one goes under them.
     moved = {tier: min(at, threshold) for tier, at in policy.thresholds.items()}
     proposed = replace(policy, thresholds={**moved, strong: threshold})
-    records = [
-        record
-        for record in await wired.reports.recorded(view.tenant.id, view.span, limit=MOST_REPLAYED)
-        if record["currency"] == view.tenant.currency
-    ]
-    table = RoutingTable.of(proposed, wired.settings.catalog)
-    made = await asyncio.to_thread(replay, records, table)
+    made = await replay_of(wired, view, proposed)
     return WhatIf(threshold=threshold, current=current, strong=strong, made=made)
+
+
+async def replay_of(wired: Services, view: View, proposed: Policy) -> Replay:
+    """Return what a policy would have made of the span's newest turns in today's currency."""
+    newest = await wired.reports.recorded(view.tenant.id, view.span, limit=MOST_REPLAYED)
+    records = [record for record in newest if record["currency"] == view.tenant.currency]
+    table = RoutingTable.of(proposed, wired.settings.catalog)
+    return await asyncio.to_thread(replay, records, table)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
+from gateway.dashboard.routing import replay_of
 from gateway.dashboard.view import View
 from gateway.errors import RequestError
 from gateway.keys import ADMIN_SCOPE
@@ -16,6 +17,7 @@ from gateway.routes.page_route import Form, PageRoute, Shown, page, see
 from gateway.services import Services
 from policies.errors import DocumentErrors, PolicyConflict
 from policies.store import PolicyVersion, etag_of
+from router.replay import Replay
 
 router = APIRouter(route_class=PageRoute)
 
@@ -43,8 +45,11 @@ async def put(wired: Wired, view: Shown, fields: Form, request: Request) -> Resp
     tenant = view.tenant
     try:
         if fields.get("act") != "put":
-            wired.policies.check(text, "the document", name=tenant.policy, currency=tenant.currency)
-            return await _policies(wired, view, request, proposed=text)
+            policy = wired.policies.check(
+                text, "the document", name=tenant.policy, currency=tenant.currency
+            )
+            made = await replay_of(wired, view, policy)
+            return await _policies(wired, view, request, proposed=text, made=made)
         version = await wired.policies.put(
             tenant.id,
             text,
@@ -89,6 +94,7 @@ async def _policies(
     *,
     proposed: str | None = None,
     problem: str | None = None,
+    made: Replay | None = None,
 ) -> Response:
     versions = await wired.policies.versions(view.tenant.id)
     file_text = wired.policies.text_of(view.tenant.policy)
@@ -112,6 +118,7 @@ async def _policies(
         diff=diff,
         proposed=proposed,
         problem=problem,
+        made=made,
         may_change=view.viewer.tenant is None,
         name=view.tenant.policy,
     )

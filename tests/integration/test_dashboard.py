@@ -304,6 +304,20 @@ async def test_policy_is_compared_put_and_rolled_back(gateway, reader_of):
     assert "roll policy back to 1" in trace
 
 
+async def test_proposed_policy_shows_which_turns_it_would_have_moved(gateway, reader_of):
+    fill(gateway.services.database, "demo", now=utc_now(), days=1, per_day=80)
+    admin = await reader_of(ADMIN_KEY)
+    text = gateway.services.policies.text_of("default").replace("0.55", "0.2")
+    form = {"csrf": await admin.token(), "etag": '"v0"', "document": text, "act": "check"}
+
+    page = (await admin.send("/dashboard/policies?tenant=demo", form))[2]
+    what_if = (await admin.get("/dashboard/routing/what-if?tenant=demo&threshold=0.2"))[2]
+
+    told = re.search(r"<b>(\d+)</b> of the newest (\d+) turns would have gone", page)
+    assert told[0] in what_if
+    assert page.count("/dashboard/turns/req_demo_") == min(20, int(told[1])) > 5
+
+
 async def test_second_administrator_overwrites_nothing(gateway, reader_of):
     admin = await reader_of(ADMIN_KEY)
     text = gateway.services.policies.text_of("default")
