@@ -15,6 +15,7 @@ KvCache = Literal["full", "int8"]
 Device = Literal["cpu", "cuda"]
 
 _RANGES: dict[str, tuple[float, float]] = {
+    "context_tokens": (16, 1 << 24),
     "page_tokens": (4, 256),
     "kv_memory_bytes": (1 << 20, 1 << 42),
     "max_running": (1, 1024),
@@ -89,5 +90,5 @@ class EngineConfig:
             low, high = _RANGES[field.name]
             if not low <= value <= high:
                 raise ModelRefused(
-                    f"engine.{field.name} is {value}; it must be from {low:g} to {high:g}."
+                    f"engine.{field.name} is {value}; it must be from {low:,.15g} to {high:,.15g}."
                 )

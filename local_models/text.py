@@ -58,7 +58,8 @@ class TextCodec:
             config = _read_json(folder / "tokenizer_config.json")
         # The tokenizers library raises bare Exception for every unreadable file.
         except Exception as error:
-            raise ModelRefused(f"The tokenizer in {folder} cannot be read: {error}") from error
+            said = " ".join(str(error).split()) if path.is_file() else "no tokenizer.json"
+            raise ModelRefused(f"The tokenizer in {folder} cannot be read: {said}") from error
         names = {
             name: value["content"] if isinstance(value, dict) else value
             for name, value in config.items()

@@ -21,6 +21,8 @@ from local_models.errors import ModelRefused
 
 INT4_GROUP = 32
 _FEW_ROWS = 32
+# For each weight, scales included; embeddings stay at 8 bits.
+_BYTES_HELD: dict[Quantize, float] = {"none": 4, "int8": 1.01, "int4": 0.8}
 
 
 class Linear(Protocol):
@@ -241,9 +243,21 @@ def unpack_codes(packed: torch.Tensor) -> torch.Tensor:
     return torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)
 
 
-def load_weights(folder: Path, quantize: Quantize) -> Weights:
-    """Return the weights of a folder, ready to be handed out; raises as `load_tensors`."""
-    return Weights(load_tensors(folder), quantize)
+def load_weights(folder: Path, quantize: Quantize, available_bytes: int | None = None) -> Weights:
+    """Return the weights of a folder, ready to be handed out.
+
+    Raises:
+        ModelRefused: as `load_tensors`, or too large once they are in the type asked for.
+    """
+    tensors = load_tensors(folder, available_bytes)
+    needed = sum(tensor.numel() for tensor in tensors.values()) * _BYTES_HELD[quantize]
+    free = available_bytes or _free_bytes()
+    if free is not None and needed > free:
+        raise ModelRefused(
+            f"The weights in {folder} take {int(needed):,} bytes with --quantize {quantize} and "
+            f"this machine has {free:,} left."
+        )
+    return Weights(tensors, quantize)
 
 
 def load_tensors(folder: Path, available_bytes: int | None = None) -> dict[str, torch.Tensor]:
@@ -254,6 +268,8 @@ def load_tensors(folder: Path, available_bytes: int | None = None) -> dict[str, 
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     try:
+        if not single.is_file() and not index.is_file():
+            raise ModelRefused(f"{folder} holds no safetensors; other weights are not read.")
         if single.is_file():
             files = [single]
         else:

@@ -328,8 +328,15 @@ def at_the_start(report: Callable[[str, Any], None]) -> None:
         for what, data in (("cut", whole[: len(whole) // 2]), ("garbled", b"\x10" + whole[9:])):
             weights.write_bytes(data)
             attempt(report, f"safetensors {what}", lambda: refused_start("--model", str(folder)))
+        # A file with a hole: a terabyte by its size, nothing on the disk.
+        os.truncate(weights, 1 << 40)
+        attempt(report, "no memory for weights", lambda: refused_start("--model", str(folder)))
+        weights.rename(folder / "model.gguf")
+        (folder / "config.json").unlink()
+        attempt(report, "GGUF", lambda: refused_start("--model", str(folder)))
     tight = ("--kv-memory-mb", "1")
     attempt(report, "too little KV memory", lambda: refused_start(*tight))
+    attempt(report, "no GPU", lambda: refused_start("--device", "cuda"))
     attempt(report, "unknown folder", lambda: refused_start("--model", "/nowhere/at/all"))
 
 

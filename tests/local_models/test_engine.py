@@ -4,13 +4,14 @@ import random
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from local_models.config import EngineConfig
 from local_models.engine import load_engine, page_count
 from local_models.errors import ModelRefused, RequestRefused
 from local_models.sequence import Finish, SamplingParams
 from local_models.shape import load_shape
-from local_models.weights import load_tensors
+from local_models.weights import load_tensors, load_weights
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 
@@ -165,6 +166,14 @@ def test_weights_that_do_not_fit_the_machine_are_refused(tiny):
         load_tensors(tiny[0], available_bytes=1000)
 
 
+def test_weights_that_grow_past_the_machine_are_refused(tmp_path):
+    half = {"weight": torch.zeros(500, 100, dtype=torch.bfloat16)}
+    save_file(half, tmp_path / "model.safetensors")
+    with pytest.raises(ModelRefused, match="take 200,000 bytes with --quantize none"):
+        load_weights(tmp_path, "none", available_bytes=150_000)
+    load_weights(tmp_path, "int8", available_bytes=150_000)
+
+
 def test_too_little_memory_is_refused_at_the_start(build_tiny, tmp_path):
     build_tiny("Llama", tmp_path, max_position_embeddings=4096)
     with pytest.raises(ModelRefused, match="kv_memory_bytes"):
@@ -178,3 +187,24 @@ def test_an_int8_cache_holds_more_than_three_times_the_pages(build_tiny, tmp_pat
     plain = page_count(EngineConfig(**small), shape, 256)
     packed = page_count(EngineConfig(**small, kv_cache="int8"), shape, 256)
     assert packed > 3.7 * plain
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ([], "holds no config.json"),
+        (["model.Q4_K_M.gguf"], "llama-server"),
+        (["config.json", "pytorch_model.bin"], "holds no safetensors"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused_with_what_it_lacks(tiny, tmp_path, files, line):
+    for name in files:
+        source = tiny[0] / name
+        (tmp_path / name).write_bytes(source.read_bytes() if source.is_file() else b"x")
+    with pytest.raises(ModelRefused, match=line):
+        load_engine(EngineConfig(model=str(tmp_path)))
+
+
+def test_a_gguf_file_is_refused_with_the_alternative():
+    with pytest.raises(ModelRefused, match="llama-server"):
+        load_engine(EngineConfig(model="models/model.Q4_K_M.gguf"))
