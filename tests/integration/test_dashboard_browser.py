@@ -80,7 +80,7 @@ async def serious_in(page, **options):
 @pytest.mark.parametrize("is_full", [False, True], ids=["empty", "full"])
 async def test_every_page_is_quiet_and_accessible_in_light_and_dark(gateway, browser, is_full):
     if is_full:
-        fill(gateway.services.database, "demo", now=utc_now(), days=9, per_day=15)
+        fill(gateway.services.database, "demo", now=utc_now(), days=9, per_day=4)
     page, said = await open_page(gateway, browser, color_scheme="light")
 
     problems = {}
