@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 _SHUTDOWN_S = 2
 _HARD_EXIT_S = 5.0
+# Longer than clients keep an idle connection: a request must never meet one that closes just then.
+_KEEP_ALIVE_S = 75
 _DEFAULTS = EngineConfig()
 
 
@@ -82,6 +84,7 @@ async def serve(
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=_SHUTDOWN_S,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             server_header=False,
         ),
         thread,
