@@ -31,11 +31,11 @@ from local_models.bundled.unseen import is_unseen
 HERE = Path(__file__).parent
 SHARES = {"en": 0.6, "hinglish": 0.18, "hi": 0.13, "ta": 0.06, "more": 0.03}
 KINDS = {
-    "intent": 0.46,
-    "sum": 0.15,
-    "prompt": 0.13,
-    "declined": 0.13,
-    "phrase": 0.03,
+    "intent": 0.42,
+    "sum": 0.19,
+    "prompt": 0.12,
+    "declined": 0.15,
+    "phrase": 0.02,
     "salad": 0.01,
     "repeat": 0.09,
 }
@@ -195,7 +195,7 @@ def _exchange(talk: _Talk) -> None:
 
 def _ask_sum(talk: _Talk) -> None:
     rng, language = talk.rng, talk.language if talk.language in LANGUAGES else "en"
-    if rng.random() < 0.35:
+    if rng.random() < 0.5:
         talk.say(*several_sums(rng))
         return
     drawn = draw_sum(rng) if talk.is_held_out else training_sum(rng)
