@@ -30,7 +30,7 @@ _LEVELS = {
     "worked": 0.65,
     "hard": 0.85,
 }
-ASKS_PER_KIND = 400
+ASKS_PER_KIND = 500
 _SLOT = re.compile(r"\{(\w+)\}")
 
 

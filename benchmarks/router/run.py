@@ -1,6 +1,6 @@
 """What the shipped classifier costs and how steady it is.
 
-python benchmarks/router/run.py                 CPU per turn; no data needed
+python benchmarks/router/run.py                 CPU per turn, open asks; no data needed
 python benchmarks/router/run.py --data DIR      and: languages, robustness, pleas, ranking
 """
 
@@ -35,7 +35,20 @@ from router.targets import failures
 from router.tokens import VOCABULARY_FILE
 
 N_REPEATS = 2000
-PLEAS_FILE = Path(__file__).parents[2] / "tests" / "data" / "pleas.txt"
+TEXTS = Path(__file__).parents[2] / "tests" / "data"
+PLEAS_FILE = TEXTS / "pleas.txt"
+OPEN_ASKS_FILE = TEXTS / "open_asks.tsv"
+# What a strong model is taken to gain on each kind of open ask: an opinion, no outcomes exist.
+GAINS = {
+    "coding": 1.0,
+    "maths": 1.0,
+    "reasoning": 1.0,
+    "extraction": 0.5,
+    "science": 0.2,
+    "humanities": 0.1,
+    "writing": 0.1,
+    "roleplay": 0.1,
+}
 
 
 def timings(classifier: OnnxClassifier) -> None:
@@ -138,6 +151,22 @@ def ranking(classifier: OnnxClassifier, data: Path) -> None:
         print(f"{source:15s} {len(members):5d}   {score}   {apgr_interval(lengths, outcomes)}")
 
 
+def open_asks(classifier: OnnxClassifier) -> None:
+    """Print the mean score of each kind of open ask, and APGR were the gains as GAINS has them."""
+    lines = OPEN_ASKS_FILE.read_text("utf-8").split("\n")
+    asks = [line.split("\t") for line in lines if line and not line.startswith("#")]
+    scores = np.array([classifier.predict([Message("user", t)]).score for _, t in asks], np.float32)
+    gains = np.array([GAINS[kind] for kind, _ in asks], np.float32)
+    lengths = np.array([len(text) for _, text in asks], np.float32)
+    print("\nopen asks    mean score")
+    for kind in GAINS:
+        of_kind = [score for score, (each, _) in zip(scores, asks, strict=True) if each == kind]
+        print(f"{kind:12s} {np.mean(of_kind):.2f}")
+    outcomes = Outcomes(1 - gains, np.ones_like(gains))
+    for name, by in (("score", scores), ("length", lengths), ("gain itself", gains)):
+        print(f"{name:12s} {apgr_interval(by, outcomes)}")
+
+
 def pleas_of(path: Path) -> list[str]:
     """Return the pleas of a file, one a line after its heading."""
     return [line for line in path.read_text("utf-8").split("\n")[1:] if line]
@@ -152,6 +181,7 @@ def main() -> None:
     classifier = OnnxClassifier.load(*([arguments.model] if arguments.model else []))
     print(f"classifier {classifier.version}")
     timings(classifier)
+    open_asks(classifier)
     if arguments.data:
         languages(classifier, arguments.data)
         steadiness(classifier, arguments.data)
