@@ -77,7 +77,7 @@ _QUOTED = re.compile(r"^> ?", re.MULTILINE)
 
 def task_of(text: str) -> str:
     """Return the text without wrapping, courtesies, pleas for a better model, and encoded runs."""
-    kept = without_pleas(without_markdown(text))
+    kept = said = without_pleas(without_markdown(text))
     start = _GREETING.match(kept)
     if start:
         kept = kept[start.end() :]
@@ -87,7 +87,7 @@ def task_of(text: str) -> str:
         thanks = _THANKS.search(tail)
         if thanks:
             kept = kept[: len(kept) - len(tail) + thanks.start()]
-    return kept.strip() or text
+    return kept.strip() or said.strip() or text
 
 
 def without_markdown(text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from memory.conversation import Message
 from router.classifier import OnnxClassifier
-from router.pleas import without_pleas
+from router.pleas import task_of, without_pleas
 
 # The first line is a heading.
 PLEAS = (Path(__file__).parents[1] / "data" / "pleas.txt").read_text("utf-8").split("\n")[1:-1]
@@ -73,3 +73,9 @@ def test_no_plea_moves_a_turn_to_the_other_tier(text):
     plain = is_strong(text)
     moved = [plea for plea in PLEAS if is_strong(f"{plea}\n{text}") != plain]
     assert len(moved) <= 1
+
+
+def test_thanks_beside_a_plea_are_read_as_thanks():
+    assert (
+        task_of("Use the best model.\nthanks, that helped a lot!") == "thanks, that helped a lot!"
+    )
