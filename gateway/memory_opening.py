@@ -21,6 +21,7 @@ from memory.journal import Journal
 from memory.memory import Memory
 from memory.store import ConversationStore
 from memory.summary_keeper import Complete, SummaryKeeper
+from memory.vector_sets import VectorSets
 from memory.vector_store import VectorStore
 
 
@@ -56,13 +57,15 @@ async def open_memory(
     def failed(error: BaseException) -> None:
         degradations.failed("memory", error, "in the background")
 
-    vectors = None
+    vectors = sets = None
     if encodings is not None:
         vectors = VectorStore(redis, encodings.embedder.revision, DIMENSIONS)
+        sets = VectorSets(redis, encodings.embedder.revision, DIMENSIONS)
     memory = Memory(
         ConversationStore(redis, clock, lambda: secrets.token_hex(16)),
         encodings=encodings,
         vectors=vectors,
+        sets=sets,
         journal=Journal(settings.state_dir / "journal", secrets.token_hex(8)),
         summaries=SummaryKeeper(
             redis, JobQueue(redis, secrets.token_hex(8), failed), complete, failed

@@ -1,5 +1,5 @@
 -- Append items to a conversation, all or none; creates it where that is allowed.
--- KEYS: meta, log, idem, idem-order, tombstone, segments, vectors
+-- KEYS: meta, log, idem, idem-order, tombstone, segments, vectors, vector set
 -- ARGV: 1 now_ms  2 create (0 never, 1 if missing, 2 only if missing)  3 expected generation
 --       4 expected tip ("" any, "-" empty)  5 parent ("" the tip)  6 idempotency digest ("")
 --       7 body digest  8 retention_ms (0 keeps)  9 new generation  10 name

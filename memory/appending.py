@@ -111,4 +111,5 @@ def script_keys(keys: ConversationKeys) -> list[str]:
         keys.tombstone,
         keys.segments,
         keys.vectors,
+        keys.vector_set,
     ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
+from numpy.typing import NDArray
 
 from memory.context import Shares, assemble, plan_context, weight_of
 from memory.conversation import Context, Item, Message
@@ -19,6 +20,7 @@ from memory.lexical import best_passage, words_of
 from memory.recall import RecallWeights, Signals, rank
 from memory.remembered import Remembered
 from memory.summarize import date_line, segment_ranges, shortened, summarise
+from memory.vector_sets import Found
 
 _MOST_QUOTED = 1000
 _ALSO_COMPARED = 60
@@ -45,8 +47,11 @@ def context_of(
     shares: Shares,
     recall: RecallWeights,
     encoding: Encoding | None = None,
+    found: Found | None = None,
 ) -> Context:
     """Return the context of a turn; `encoding` is the query's, None to recall by words alone.
+
+    `found` holds the vectors to compare where the process does not hold the conversation's.
 
     Raises:
         ContextTooLarge: if instructions and the last user message do not fit.
@@ -75,7 +80,7 @@ def context_of(
         if wanted.use_summary and plan.summary_tokens:
             summary = _summary(folded, plan.summary_tokens, remembered, counter)
         if wanted.use_recall and query:
-            ranked = _ranked(folded, query, encoding, remembered, recall)
+            ranked = _ranked(folded, query, encoding, remembered, recall, found)
     words = words_of(query)
     return assemble(
         plan,
@@ -100,12 +105,22 @@ def query_of(items: Sequence[Item], new: Sequence[Message]) -> str:
     return ""
 
 
+def best_by_words(remembered: Remembered, query: str) -> NDArray[np.intp]:
+    """Return the documents that share most with the query's words, to be compared by meaning."""
+    return _best_of(remembered.indexed().scores(query))
+
+
+def _best_of(lexical: NDArray[np.float32]) -> NDArray[np.intp]:
+    return np.argpartition(-lexical, min(_ALSO_COMPARED, len(lexical) - 1))[:_ALSO_COMPARED]
+
+
 def _ranked(
     folded: Sequence[Item],
     query: str,
     encoding: Encoding | None,
     remembered: Remembered,
     recall: RecallWeights,
+    found: Found | None,
 ) -> list[Item]:
     if remembered.is_linear:
         documents = np.arange(len(folded))
@@ -113,9 +128,11 @@ def _ranked(
         documents = np.fromiter((item.seq - 1 for item in folded), np.intp, len(folded))
     lexical = remembered.indexed().scores(query)
     signals = Signals(lexical)
-    if encoding is not None and len(remembered.vectors):
+    if encoding is not None and found is not None:
+        signals = Signals(lexical, found.scores(encoding, len(lexical)))
+    elif encoding is not None and len(remembered.vectors):
         vectors = remembered.vectors
-        also = np.argpartition(-lexical, min(_ALSO_COMPARED, len(lexical) - 1))[:_ALSO_COMPARED]
+        also = _best_of(lexical)
         meaning = vectors.scores(encoding, also[also < len(vectors)])
         signals = Signals(lexical, meaning, vectors)
     order = rank(documents, query, remembered.traits, signals, recall, _MOST_QUOTED)

@@ -1,5 +1,5 @@
 -- Take over items with their ids, as they stood in another log; what is there already is passed over.
--- KEYS: meta, log, idem, idem-order, tombstone, segments, vectors
+-- KEYS: meta, log, idem, idem-order, tombstone, segments, vectors, vector set
 -- ARGV: 1 generation expected ("" any)  2 generation of a new one  3 name  4 created_ms
 --       5 metadata JSON  6 instructions  7 retention_ms (0 keeps)  8 may follow a tombstone (0/1)
 --       9 seq of the first record  10.. records

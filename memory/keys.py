@@ -55,6 +55,7 @@ class ConversationKeys:
     idempotency_order: str
     segments: str
     vectors: str
+    vector_set: str
     tombstone: str
 
     @property
@@ -67,6 +68,7 @@ class ConversationKeys:
             self.idempotency_order,
             self.segments,
             self.vectors,
+            self.vector_set,
         )
 
 
@@ -90,6 +92,7 @@ def keys_of_slug(tenant: str, slug: str) -> ConversationKeys:
         idempotency_order=f"{base}:idem-order",
         segments=f"{base}:segments",
         vectors=f"{base}:vectors",
+        vector_set=f"{base}:set",
         tombstone=f"{base}:gone",
     )
 

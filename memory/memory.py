@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from redis.exceptions import RedisError
 
-from memory.building import ContextRequest, context_of, query_of
+from memory.building import ContextRequest, best_by_words, context_of, query_of
 from memory.context import Shares
 from memory.conversation import Context, Item, Message
 from memory.counting import TokenCounter
@@ -39,6 +39,7 @@ from memory.shelf import Shelf
 from memory.store import ConversationStore
 from memory.summary_keeper import SummaryKeeper
 from memory.vector_keeper import VectorKeeper
+from memory.vector_sets import Found, VectorSets
 from memory.vector_store import VectorStore
 
 __all__ = ["STORE_FAILURES", "Memory", "MemoryConfig", "OpenConversation"]
@@ -55,11 +56,14 @@ class MemoryConfig:
 
     `cache_tokens` bounds the conversations kept in the process, in rough tokens: about 100 bytes
     each with index and vectors. A conversation gets vectors from `vectors_from_tokens` on; shorter
-    ones are sent whole to any model. A turn waits `query_patience_s` for the query's encoding.
+    ones are sent whole to any model. Above `vectors_held_items` they are searched in a vector set,
+    where the server has such, and not held. A turn waits `query_patience_s` for the query's
+    encoding.
     """
 
     cache_tokens: int = 1_000_000
     vectors_from_tokens: int = 800
+    vectors_held_items: int = 20_000
     query_patience_s: float = 0.1
     replay_every_s: float = 1.0
     max_conversations: int = 5000
@@ -78,6 +82,7 @@ class Memory:
         config: bounds and weights.
         encodings: the process's embedding cache, for recall by meaning.
         vectors: where vectors are kept for the next process.
+        sets: where vectors of very long conversations are searched, if the server can.
         journal: takes the appends that Redis does not.
         summaries: makes summary segments in the background, kept for every process.
         on_failure: told of every failure that a turn survives, to be counted.
@@ -90,6 +95,7 @@ class Memory:
         *,
         encodings: EmbeddingCache | None = None,
         vectors: VectorStore | None = None,
+        sets: VectorSets | None = None,
         journal: Journal | None = None,
         summaries: SummaryKeeper | None = None,
         on_failure: Callable[[BaseException], None] = lambda _: None,
@@ -100,7 +106,14 @@ class Memory:
         self._journal = journal
         self._summaries = summaries
         self._on_failure = on_failure
-        self._keeper = VectorKeeper(encodings.embedder, vectors, on_failure) if encodings else None
+        self._sets = sets if vectors is not None else None
+        self._keeper = (
+            VectorKeeper(
+                encodings.embedder, vectors, on_failure, self._sets, self.config.vectors_held_items
+            )
+            if encodings
+            else None
+        )
         self._background = asyncio.TaskGroup()
         self._tasks: list[asyncio.Task[None]] = []
         self._shelf = Shelf(self.config.cache_tokens, self.config.max_conversations)
@@ -200,6 +213,7 @@ class Memory:
         )
         counter = self._counter(count_tokens)
         encoding = await self._query_encoding(opened, wanted, patience_s)
+        found = await self._found(opened.remembered, wanted, encoding)
         if opened.remembered is None or len(opened.remembered.items) <= _INLINE_ITEMS:
             return context_of(
                 wanted,
@@ -208,6 +222,7 @@ class Memory:
                 self.config.shares,
                 self.config.recall,
                 encoding,
+                found,
             )
         return await asyncio.get_running_loop().run_in_executor(
             self._worker,
@@ -218,6 +233,7 @@ class Memory:
             self.config.shares,
             self.config.recall,
             encoding,
+            found,
         )
 
     async def append(
@@ -357,6 +373,23 @@ class Memory:
                 texts = phrasings(query, remembered.names)
                 return joined([await self._encodings.encode(tenant, text) for text in texts])
         except (EmbedderBusy, TimeoutError) as error:
+            self._on_failure(error)
+            return None
+
+    async def _found(
+        self, remembered: Remembered | None, wanted: ContextRequest, encoding: Encoding | None
+    ) -> Found | None:
+        """Return what a vector set finds, None where the process holds the vectors itself."""
+        if self._sets is None or remembered is None or encoding is None:
+            return None
+        if not remembered.n_in_set or len(remembered.vectors):
+            return None
+        try:
+            loop = asyncio.get_running_loop()
+            query = query_of(wanted.items, wanted.new)
+            by_words = await loop.run_in_executor(self._worker, best_by_words, remembered, query)
+            return await self._sets.find(remembered.loaded, encoding, by_words.tolist())
+        except STORE_FAILURES as error:  # recall goes by words alone
             self._on_failure(error)
             return None
 

@@ -32,6 +32,7 @@ class Remembered:
         self.index = LexicalIndex()
         self.traits = Traits()
         self.vectors = TokenVectors(DIMENSIONS)
+        self.n_in_set = 0  # documents that a vector set speaks for, once they are too many to hold
         self.segments: dict[tuple[int, int], str] = {}
         self.segments_revision = ""
         self.asked_segments: set[tuple[int, int]] = set()
@@ -42,6 +43,11 @@ class Remembered:
     def size(self) -> int:
         """Return a rough size: the weight of the items, near their tokens."""
         return self.weights[-1] if self.weights else 0
+
+    @property
+    def n_vectors(self) -> int:
+        """Return how many items have vectors, here or in the conversation's vector set."""
+        return max(len(self.vectors), self.n_in_set)
 
     def extend(self, items: Iterable[Item]) -> None:
         """Take items that follow directly on those held; others are left for the next load."""

@@ -259,7 +259,8 @@ class ConversationStore(LogReader):
     async def _change(self, tenant: str, conversation_id: str, *args: str | bytes) -> None:
         keys = conversation_keys(tenant, conversation_id)
         reply = await self._update(
-            keys=[keys.meta, keys.log, keys.segments, keys.vectors], args=list(args)
+            keys=[keys.meta, keys.log, keys.segments, keys.vectors, keys.vector_set],
+            args=list(args),
         )
         if reply == b"MISSING":
             raise ConversationNotFound(conversation_id)

@@ -1,6 +1,6 @@
 -- Change a conversation that exists: its metadata, or one item's record.
--- KEYS: meta, log, segments, vectors    ARGV: 1 'metadata'  2 JSON
---                                  or  1 'redact'    2 item id  3 payload
+-- KEYS: meta, log, segments, vectors, vector set
+-- ARGV: 1 'metadata'  2 JSON    or    1 'redact'  2 item id  3 payload
 -- Returns 'OK', 'MISSING', or 'NOITEM'. A redaction bumps the epoch, so that every process drops
 -- its copy, and throws away the summaries and vectors that may hold the item's text.
 local meta, log = KEYS[1], KEYS[2]
@@ -16,5 +16,6 @@ local id, parent, created = string.match(record, '^([^\n]*)\n([^\n]*)\n([^\n]*)\
 if id ~= ARGV[2] then return 'NOITEM' end
 redis.call('LSET', log, seq - 1, id .. '\n' .. parent .. '\n' .. created .. '\n' .. ARGV[3])
 redis.call('HINCRBY', meta, 'epoch', 1)
-redis.call('UNLINK', KEYS[3], KEYS[4])
+redis.call('UNLINK', KEYS[3], KEYS[4], KEYS[5])
+redis.call('HDEL', meta, 'in_set')
 return 'OK'

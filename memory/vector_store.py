@@ -37,10 +37,22 @@ class VectorStore:
             pipeline.hmget(keys.meta, "gen", "epoch", "encoder")
             pipeline.lrange(keys.vectors, first, first + _LOAD_DOCUMENTS - 1)
             state, rows = await pipeline.execute()
-        expected = [loaded.generation.encode(), loaded.epoch.encode(), self._revision.encode()]
-        if state != expected:
+        if state != self._state(loaded):
             return []
         return [np.frombuffer(row, np.int8).reshape(-1, self._dimensions) for row in rows]
+
+    async def count(self, loaded: Loaded) -> int:
+        """Return how many documents have stored vectors of this encoder."""
+        conversation = loaded.conversation
+        keys = conversation_keys(conversation.tenant, conversation.id)
+        async with self._redis.pipeline(transaction=True) as pipeline:
+            pipeline.hmget(keys.meta, "gen", "epoch", "encoder")
+            pipeline.llen(keys.vectors)
+            state, n_stored = await pipeline.execute()
+        return int(n_stored) if state == self._state(loaded) else 0
+
+    def _state(self, loaded: Loaded) -> list[bytes]:
+        return [text.encode() for text in (loaded.generation, loaded.epoch, self._revision)]
 
     async def put(self, loaded: Loaded, first: int, rows: Sequence[NDArray[np.int8]]) -> int:
         """Store vectors from document `first` on; return how many documents have them now.
@@ -52,4 +64,5 @@ class VectorStore:
         keys = conversation_keys(conversation.tenant, conversation.id)
         args: list[str | bytes | int] = [loaded.generation, loaded.epoch, self._revision, first]
         args += [row.tobytes() for row in rows]
-        return int(await self._put(keys=[keys.meta, keys.vectors], args=args))
+        touched = [keys.meta, keys.vectors, keys.vector_set]
+        return int(await self._put(keys=touched, args=args))
