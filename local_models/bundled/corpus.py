@@ -31,13 +31,13 @@ from local_models.bundled.unseen import is_unseen
 HERE = Path(__file__).parent
 SHARES = {"en": 0.6, "hinglish": 0.18, "hi": 0.13, "ta": 0.06, "more": 0.03}
 KINDS = {
-    "intent": 0.42,
-    "sum": 0.19,
-    "prompt": 0.12,
-    "declined": 0.15,
+    "intent": 0.39,
+    "sum": 0.16,
+    "prompt": 0.14,
+    "declined": 0.22,
     "phrase": 0.02,
     "salad": 0.01,
-    "repeat": 0.09,
+    "repeat": 0.06,
 }
 _NAMES = {
     "hi": "Hindi", "hinglish": "Hinglish", "ta": "Tamil", "te": "Telugu", "bn": "Bengali",

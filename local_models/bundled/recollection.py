@@ -123,12 +123,13 @@ def recollect(rng: random.Random, between: Messages) -> Messages:
     facts = _facts(rng)
     asked, others = facts[0], facts[1:]
     at = 1 if between and between[0]["role"] == "system" else 0
-    head, rest = between[:at], between[at:]
+    # Often nothing is said between the telling and the question.
+    head, rest = between[:at], between[at:] if rng.random() < 0.6 else []
     kind = rng.random()
     closing = [_user(asked.ask), _assistant(asked.answer)]
-    if kind < 0.08:
+    if kind < 0.12:
         return [*head, *rest, _user(asked.ask), _assistant(asked.unknown)]
-    if kind < 0.14 and others:
+    if kind < 0.2 and others:
         told = [_user(others[0].told), _assistant(others[0].taken)]
         return [*head, *told, *rest, _user(asked.ask), _assistant(asked.unknown)]
     if kind < 0.8:
