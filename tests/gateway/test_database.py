@@ -2,16 +2,21 @@ from __future__ import annotations
 
 import sqlite3
 from concurrent.futures import ProcessPoolExecutor
+from datetime import UTC, datetime
 from multiprocessing import get_context
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import orjson
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import select
 
+from gateway import database
 from gateway.database import open_database, step_of, upgrade, upgrade_apart
 from policies import tables
 from tests.tables import DECLARED
@@ -93,3 +98,37 @@ def test_a_database_from_before_the_steps_is_adopted_with_its_turns(tmp_path: Pa
     engine.dispose()
     assert (turn.reason, turn.cache, turn.score, turn.first_ms) == ("hard", "exact", 0.71, 81.5)
     assert (rollup.requests, rollup.kind, rollup.reused_input_tokens) == (1, "cache", 12)
+
+
+def test_rollups_from_before_there_were_days_are_summed_up_in_the_tenants_time_zone(
+    tmp_path: Path,
+) -> None:
+    engine = open_database(f"sqlite:///{tmp_path}/ledger.db")
+    config = Config()
+    config.set_main_option("script_location", str(Path(database.__file__).parent / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0004")
+        connection.exec_driver_sql(
+            "INSERT INTO tenants VALUES ('acme','INR','Asia/Kolkata','default','admin',0)"
+        )
+        for number, hour in enumerate((18, 19)):  # 23:30 and 00:30 in Kolkata
+            at_us = round(datetime(2026, 11, 24, hour, tzinfo=UTC).timestamp() * 1e6)
+            place = {"id": str(number), "tenant": "acme", "bucket_us": at_us}
+            names = ("model", "tier", "kind", "end_user", "tags")
+            row = {**place, **dict.fromkeys(names, "x"), **dict.fromkeys(tables.SUMS, 1)}
+            connection.execute(tables.rollups_table.insert(), {**row, "currency": "INR"})
+            count = {**place, "tier": "x", "name": "status", "value": "complete", "n": 1}
+            connection.execute(tables.counts_table.insert(), count)
+    upgrade(engine)
+    with engine.connect() as connection:
+        coarse, counts = tables.coarse_table.c, tables.day_counts_table.c
+        days = select(coarse.bucket_us, coarse.micro).where(coarse.level == "days")
+        found = sorted(connection.execute(days).all())
+        counted = sorted(connection.execute(select(counts.bucket_us, counts.n)).all())
+    engine.dispose()
+    starts_us = [
+        round(datetime(2026, 11, day, tzinfo=ZoneInfo("Asia/Kolkata")).timestamp() * 1e6)
+        for day in (24, 25)
+    ]
+    assert found == counted == [(start_us, 1) for start_us in starts_us]

@@ -55,6 +55,8 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     metadata.create_all(op.get_bind())
+    # Known before the tables are filled, so that days are counted once.
+    op.execute("INSERT INTO rollup_zones (tenant, timezone) SELECT id, timezone FROM tenants")
     op.drop_index("turns_by_time", "turns", if_exists=True)
     for name, columns in _INDEXES.items():
         op.create_index(name, "turns", list(columns), if_not_exists=True)
