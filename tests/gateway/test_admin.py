@@ -29,6 +29,16 @@ from tests.tables import make_tables
 ADMIN = {"authorization": "Bearer the admin key"}
 
 
+class FakeErasure:
+    """Remembers which tenants are to be forgotten."""
+
+    def __init__(self) -> None:
+        self.wanted: list[str] = []
+
+    async def want(self, tenant: str, _deleted_at: datetime) -> None:
+        self.wanted.append(tenant)
+
+
 @dataclass
 class Wiring:
     """As much of the gateway's services as the admin surface uses."""
@@ -39,6 +49,7 @@ class Wiring:
     policies: PolicyStore
     replicas: Replicas
     audit: AuditLog
+    tenant_erasure: FakeErasure
 
     @staticmethod
     def clock() -> datetime:
@@ -66,7 +77,8 @@ async def wiring(
     )
     await policies.prepare(["default"])
     audit = AuditLog(engine, lambda: datetime.now(UTC))
-    yield Wiring(settings, tenants, authenticator, policies, Replicas(redis), audit)
+    replicas, erasure = Replicas(redis), FakeErasure()
+    yield Wiring(settings, tenants, authenticator, policies, replicas, audit, erasure)
     engine.dispose()
 
 
@@ -220,6 +232,7 @@ async def test_a_deleted_tenants_keys_stop(ask: Ask, wiring: Wiring) -> None:
 
     headers = {"authorization": f"Bearer {made.json()['key']}"}
     assert (await ask("GET", "/admin/tenants", headers=headers)).status_code == 401
+    assert wiring.tenant_erasure.wanted == ["acme"]
 
 
 FRUGAL = "routing: {tiers: {small: [local-small]}}"
