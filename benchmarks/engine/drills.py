@@ -51,10 +51,11 @@ class Live:
     def __init__(self, root: str, process: subprocess.Popen[bytes], http: Any) -> None:
         self.root, self.process, self.http = root, process, http
 
-    async def ask(self, body: Any) -> tuple[int, Any]:
+    async def ask(self, body: Any, scope: str = "") -> tuple[int, Any]:
         """Return status and body of one chat request."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        async with self.http.post(f"{self.root}/v1/chat/completions", data=data) as response:
+        url, headers = f"{self.root}/v1/chat/completions", {"x-turnwise-scope": scope}
+        async with self.http.post(url, data=data, headers=headers) as response:
             return response.status, await response.json()
 
     async def stats(self) -> dict[str, Any]:
@@ -64,8 +65,8 @@ class Live:
             return found
 
     async def must_answer(self) -> None:
-        """Fail unless an ordinary request is answered."""
-        status, body = await self.ask({"messages": HELLO, "max_tokens": 8})
+        """Fail unless an ordinary request of somebody else's is answered."""
+        status, body = await self.ask({"messages": HELLO, "max_tokens": 8}, scope="other")
         if status != 200 or not body["choices"][0]["message"]["content"]:
             raise Failed(f"the next request got {status}: {body}")
 
