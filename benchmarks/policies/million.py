@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import csv
 import io
-import random
 import re
 import socket
 import statistics
@@ -29,8 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import AsyncIterator
+from datetime import timedelta
 from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
@@ -43,11 +42,10 @@ import psutil  # type: ignore[import-untyped]
 from redis.asyncio import Redis
 from sqlalchemy import Column, ColumnElement, Engine, func, select
 
+from benchmarks.policies.filling import N_DAYS, TENANT, ZONE, fill, utc_now
 from gateway.database import open_database, upgrade
 from gateway.state import embedded_redis
 from policies.books import Books
-from policies.entry import EntryClosing, EntryOpening
-from policies.ledger import Ledger, ledger_keys
 from policies.rollups import Level
 from policies.tables import (
     coarse_table,
@@ -57,12 +55,8 @@ from policies.tables import (
     rollups_table,
     turns_table,
 )
-from policies.usage import Rates
-from tests.synthetic_books import record
 
-TENANT, ZONE = "demo", "Asia/Kolkata"
 KEY, ADMIN_KEY = "a-tenants-key-for-this", "an-admins-key-for-this"
-N_DAYS, N_USERS, CHUNK = 30, 200, 20_000
 SETTINGS = """
 server: {{port: {port}}}
 redis: {{url: "{redis}"}}
@@ -96,65 +90,6 @@ CALLS = (
     "/v1/turns/{turn}",
     "/v1/costs/export?{days}&group_by=day,model,tier",
 )
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def drawn(n_turns: int, now: datetime) -> Iterator[dict[str, Any]]:
-    rng = random.Random(7)
-    rates = Rates({"INR": [(date(2020, 1, 1), Decimal(85))]})
-    first = now - timedelta(days=N_DAYS)
-    for number in range(n_turns):
-        at = first + timedelta(seconds=number / n_turns * N_DAYS * 86_400)  # as they come: in order
-        yield record(rng, rates, TENANT, number, at, n_users=N_USERS)
-
-
-async def settle(ledger: Ledger, one: dict[str, Any]) -> None:
-    """Take a turn through the scripts: open and reserve, then close; or record it alone."""
-    entry, turn = one["entry"], one["turn"]
-    if entry is None:
-        await ledger.record(TENANT, turn)
-        return
-    taken = ("id", "request_id", "tenant", "n", "model", "backend", "tier", "currency", "policy")
-    opening = EntryOpening(
-        **{name: entry[name] for name in taken},
-        **{name: entry[name] for name in ("conversation", "end_user", "kind")},
-        tags=tuple(entry["tags"]),
-        opened_at=datetime.fromtimestamp(entry["opened_us"] / 1e6, UTC),
-    )
-    closing = EntryClosing(
-        status=entry["status"],
-        closed_at=datetime.fromtimestamp(entry["closed_us"] / 1e6, UTC),
-        charge_micro=entry["charge_micro"],
-        usage=entry["usage"],
-        cost=entry["cost"],
-        error=entry["error"],
-    )
-    held = await ledger.reserve(opening, None, entry["charge_micro"])
-    await ledger.settle(held, closing, turn)
-
-
-async def fill(engine: Engine, redis: Redis, n_turns: int, n_settled: int) -> None:
-    books = Books(engine, redis)
-    await books.keep_days_in({TENANT: ZONE})
-    ledger = Ledger(redis, utc_now, books.settled_in)
-    stream, booked_s, waiting = ledger_keys(TENANT).stream, 0.0, redis.pipeline(transaction=False)
-    for number, one in enumerate(drawn(n_turns, utc_now()), 1):
-        if number <= n_settled:
-            await settle(ledger, one)
-        else:
-            waiting.xadd(stream, {"e": orjson.dumps(one)})
-            if len(waiting) == 500:
-                await waiting.execute()
-        if number % CHUNK == 0 or number == n_turns:
-            await waiting.execute()
-            began_s = time.process_time()
-            await books.catch_up(TENANT)
-            booked_s += time.process_time() - began_s
-            sys.stderr.write(f"\r{number:,} turns")
-    say(f"\nbooked {n_turns:,} turns, {booked_s / n_turns * 1e6:.0f} µs of CPU each")
 
 
 async def rebuild(engine: Engine, redis: Redis) -> bool:
@@ -313,7 +248,8 @@ async def run(
         with engine.connect() as connection:
             is_empty = connection.execute(select(turns_table.c.request_id).limit(1)).first() is None
         if is_empty:
-            await fill(engine, redis, n_turns, n_settled)
+            booked_us = await fill(engine, redis, n_turns, n_settled)
+            say(f"booked {n_turns:,} turns, {booked_us:.0f} µs of CPU each")
         with engine.connect() as connection:
             for table in (entries_table, turns_table, rollups_table, coarse_table):
                 n_rows = connection.execute(select(func.count()).select_from(table)).scalar_one()
