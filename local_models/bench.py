@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from local_models.config import EngineConfig, Quantize
+from local_models.config import Device, EngineConfig, Quantize
 from local_models.errors import LocalModelError
 from local_models.sequence import SamplingParams
 from local_models.stats import percentile
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from local_models.engine import Engine
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
+_LEAST_REQUESTS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,7 @@ def draw(rows: list[Measured], path: Path, title: str) -> None:
         axes.annotate(f" {row.concurrency}", (row.ttft_p50_ms, row.tokens_per_s))
     axes.set(xlabel="time to first token, ms", ylabel="generated tokens per second", title=title)
     axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
@@ -144,6 +146,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="turnwise engine bench", description=__doc__)
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--quantize", choices=get_args(Quantize), default="int8")
+    parser.add_argument("--device", choices=get_args(Device), default="cpu")
     parser.add_argument("--concurrency", default="1,2,4,8,16,32", help="comma-separated")
     parser.add_argument("--prompt-tokens", default="32-256", help="lowest-highest")
     parser.add_argument("--reply-tokens", type=int, default=64)
@@ -155,12 +158,18 @@ def main(arguments: list[str] | None = None) -> int:
     low, _, high = options.prompt_tokens.partition("-")
     levels = [int(level) for level in options.concurrency.split(",")]
     loads = [
-        Load(n, n * options.requests_each, (int(low), int(high or low)), options.reply_tokens)
+        Load(
+            n,
+            max(_LEAST_REQUESTS, n * options.requests_each),
+            (int(low), int(high or low)),
+            options.reply_tokens,
+        )
         for n in levels
     ]
     config = EngineConfig(
         model=options.model,
         quantize=options.quantize,
+        device=options.device,
         n_threads=options.threads,
         max_running=max(levels),
         scope_share=1.0,
@@ -183,7 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         sys.stdout.write(table_of(rows) + "\n")
     if options.png:
-        draw(rows, options.png, f"{options.model}, {options.quantize}, {options.threads} thread(s)")
+        draw(rows, options.png, f"{options.model}, {options.quantize}, threads: {options.threads}")
     return 0
 
 
