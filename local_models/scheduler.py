@@ -1,16 +1,11 @@
 """Scheduler: which sequences advance in this step, and by how many tokens.
 
-Owns the queue, the running set, page accounting and fairness between scopes. Touches no tensor.
+Owns the queue, the running set and page accounting. Touches no tensor.
 
 Three rules keep it from wedging. A sequence is admitted only when the worst cases of everything
 admitted fit the pool together, so a running sequence never waits for a page. A request whose worst
 case exceeds the pool is refused on arrival. One scope may hold only its share of slots and pages
-while the rest stays open for others.
-
-Fairness: every scope has a counter of tokens served (a virtual clock); whoever waits with the
-smallest counter is next. A scope that comes back after a pause starts a small burst below the
-smallest counter in use, so that idle time earns no more credit than that.
-Source: Sheng et al., "Fairness in Serving Large Language Models" (VTC), OSDI 2024.
+while the rest stays open for others; who of them is next, `fair_share` says.
 """
 
 from __future__ import annotations
@@ -22,13 +17,10 @@ from dataclasses import dataclass
 
 from local_models.config import EngineConfig
 from local_models.errors import QueueFull, RequestRefused
+from local_models.fair_share import FairShare
 from local_models.kv_blocks import PagePool
 from local_models.sequence import Finish, Sequence
 
-# A reply token takes a pass over all weights; a prompt token shares its pass with its chunk.
-_REPLY_TOKEN_CHARGE = 4
-# What a scope that comes back may use before it shares evenly: a turn or two, served at once.
-_BURST_TOKENS = 1024.0
 _SHARED_FOR_S = 60.0
 _SHARED_PART = 8
 
@@ -64,13 +56,13 @@ class Scheduler:
         self.step_tokens = config.step_tokens
         self._draft = draft
         self._queues: dict[str, deque[Sequence]] = {}
-        self._served: dict[str, float] = {}
         self._n_steps = 0
         self._last_scope: str | None = None
         self._mixed_s = -math.inf  # when two scopes last came one after the other
-        self._reserved_pages = 0
-        self._scope_pages: dict[str, int] = {}
-        self._scope_slots: dict[str, int] = {}
+        self.share = FairShare(
+            max(1, round(config.max_running * config.scope_share)),
+            max(1, int(pool.n_pages * config.scope_share)),
+        )
 
     def add(self, sequence: Sequence, retry_after_s: float = 1.0) -> None:
         """Queue a sequence.
@@ -79,8 +71,8 @@ class Scheduler:
             RequestRefused: its worst case exceeds what its scope may ever hold.
             QueueFull: the queue has reached its bound.
         """
-        if self._worst_pages(sequence) > self._page_quota():
-            tokens = self._page_quota() * self.pool.page_tokens
+        if self._worst_pages(sequence) > self.share.most_pages:
+            tokens = self.share.most_pages * self.pool.page_tokens
             raise RequestRefused(
                 f"Prompt and reply may take {sequence.max_tokens} tokens, and the engine's cache "
                 f"holds {tokens} for one caller.",
@@ -98,22 +90,14 @@ class Scheduler:
         queue = self._queues.get(sequence.scope)
         if queue is None:
             queue = self._queues[sequence.scope] = deque()
-            if not self._scope_slots.get(sequence.scope):
-                self._lift(sequence.scope)
+            if not self.share.slots(sequence.scope):
+                others = {s.scope for s in self.running} | self._queues.keys()
+                self.share.arrive(sequence.scope, others - {sequence.scope})
         if last:
             queue.append(sequence)
         else:
             queue.appendleft(sequence)
         self.n_waiting += 1
-
-    def _lift(self, scope: str) -> None:
-        active = {s.scope for s in self.running} | {s for s in self._queues if s != scope}
-        floor = min((self._served.get(s, 0.0) for s in active), default=0.0)
-        if not active:
-            # Nobody else is here: old counters mean nothing any more.
-            self._served.clear()
-        credit = _BURST_TOKENS if active else 0.0
-        self._served[scope] = max(self._served.get(scope, 0.0), floor - credit)
 
     def schedule(self, now_s: float) -> list[Work]:
         """Admit what may be admitted and return this step's work; pages are already there.
@@ -128,7 +112,7 @@ class Scheduler:
         is_shared = now_s - self._mixed_s < _SHARED_FOR_S
         budget = max(self.step_tokens // (_SHARED_PART if is_shared else 1), self.pool.page_tokens)
         prompts = [s for s in self.running if s.n_remaining > 1]
-        prompts.sort(key=lambda s: (self._served.get(s.scope, 0.0), s.arrived_s))
+        prompts.sort(key=lambda s: (self.share.served(s.scope), s.arrived_s))
         favoured = prompts[0].scope if prompts else None
         is_pressed = any(_is_pressed(s, now_s) for s in prompts)
         work = []
@@ -163,7 +147,7 @@ class Scheduler:
             return False
         if favoured is None or sequence.scope == favoured:
             return True
-        return self._served.get(sequence.scope, 0.0) <= self._served.get(favoured, 0.0)
+        return self.share.served(sequence.scope) <= self.share.served(favoured)
 
     def _decode(self, sequence: Sequence) -> Work:
         drafts: tuple[int, ...] = ()
@@ -179,8 +163,7 @@ class Scheduler:
         """Record that the work was run: its tokens are computed, its full pages findable."""
         sequence = work.sequence
         sequence.n_computed = work.start + work.n_tokens + n_accepted_drafts
-        charge = work.n_tokens if work.n_tokens > 1 else _REPLY_TOKEN_CHARGE
-        self._served[sequence.scope] = self._served.get(sequence.scope, 0.0) + charge
+        self.share.charge(sequence.scope, work.n_tokens)
         if self.config.reuse_prefixes:
             hashes = sequence.page_hashes(self.pool.page_tokens)
             n_full = min(sequence.n_computed // self.pool.page_tokens, len(hashes))
@@ -233,24 +216,13 @@ class Scheduler:
 
     def _next_candidate(self) -> Sequence | None:
         """Return the head of the least-served queue whose scope is within its share."""
-        best: Sequence | None = None
-        best_served = 0.0
-        for scope, queue in self._queues.items():
-            head = queue[0]
-            if self._scope_slots.get(scope, 0) >= self._slot_quota():
-                continue
-            held = self._scope_pages.get(scope, 0)
-            if held + self._worst_pages(head) > self._page_quota():
-                continue
-            served = self._served.get(scope, 0.0)
-            if best is None or served < best_served:
-                best, best_served = head, served
-        return best
+        heads = [queue[0] for queue in self._queues.values()]
+        within = [s for s in heads if self.share.may_take(s.scope, self._worst_pages(s))]
+        return min(within, key=lambda s: self.share.served(s.scope), default=None)
 
     def _fits(self, sequence: Sequence) -> bool:
         has_slot = len(self.running) < self.config.max_running
-        worst = self._worst_pages(sequence)
-        return has_slot and self._reserved_pages + worst <= self.pool.n_pages
+        return has_slot and self.share.n_pages + self._worst_pages(sequence) <= self.pool.n_pages
 
     def _make_room(self, candidate: Sequence) -> bool:
         """Preempt the newest sequences of the scope that runs most, until the candidate fits.
@@ -258,12 +230,12 @@ class Scheduler:
         Only a scope that runs nothing may push, and only a scope that keeps something running is
         pushed, so that two scopes never trade places without end.
         """
-        if self._scope_slots.get(candidate.scope, 0):
+        if self.share.slots(candidate.scope):
             return False
         victims = []
         slots = len(self.running) + 1 - self.config.max_running
-        pages = self._reserved_pages + self._worst_pages(candidate) - self.pool.n_pages
-        left = dict(self._scope_slots)
+        pages = self.share.n_pages + self._worst_pages(candidate) - self.pool.n_pages
+        left = self.share.slots_by_scope()
         for sequence in reversed(self.running):
             if slots <= 0 and pages <= 0:
                 break
@@ -282,11 +254,7 @@ class Scheduler:
     def _start(self, sequence: Sequence, now_s: float) -> None:
         self._dequeue(sequence)
         sequence.admitted_s = now_s
-        scope = sequence.scope
-        worst = self._worst_pages(sequence)
-        self._reserved_pages += worst
-        self._scope_pages[scope] = self._scope_pages.get(scope, 0) + worst
-        self._scope_slots[scope] = self._scope_slots.get(scope, 0) + 1
+        self.share.take(sequence.scope, self._worst_pages(sequence))
         self.running.append(sequence)
         if self.config.reuse_prefixes:
             # The last token is always run: its logits choose the next one.
@@ -302,13 +270,8 @@ class Scheduler:
         self.running.remove(sequence)
         self.pool.release(sequence.pages)
         sequence.pages = []
-        worst = self._worst_pages(sequence)
-        self._reserved_pages -= worst
-        for held, amount in ((self._scope_pages, worst), (self._scope_slots, 1)):
-            held[sequence.scope] -= amount
-            if not held[sequence.scope]:
-                del held[sequence.scope]
-        self._drop_idle_scope(sequence.scope)
+        self.share.give_back(sequence.scope, self._worst_pages(sequence))
+        self._let_go(sequence.scope)
 
     def _dequeue(self, sequence: Sequence) -> None:
         queue = self._queues[sequence.scope]
@@ -316,16 +279,11 @@ class Scheduler:
         self.n_waiting -= 1
         if not queue:
             del self._queues[sequence.scope]
-        self._drop_idle_scope(sequence.scope)
+        self._let_go(sequence.scope)
 
-    def _drop_idle_scope(self, scope: str) -> None:
-        # Counters of scopes that left would grow without bound; the floor of those present stays.
-        if (
-            len(self._served) > 4096
-            and scope not in self._queues
-            and scope not in self._scope_slots
-        ):
-            self._served.pop(scope, None)
+    def _let_go(self, scope: str) -> None:
+        if scope not in self._queues and not self.share.slots(scope):
+            self.share.leave(scope)
 
     def _extend_pages(self, work: Work) -> None:
         sequence = work.sequence
@@ -335,12 +293,6 @@ class Scheduler:
 
     def _worst_pages(self, sequence: Sequence) -> int:
         return self.pool.pages_for(sequence.max_tokens)
-
-    def _slot_quota(self) -> int:
-        return max(1, round(self.config.max_running * self.config.scope_share))
-
-    def _page_quota(self) -> int:
-        return max(1, int(self.pool.n_pages * self.config.scope_share))
 
 
 def _is_pressed(sequence: Sequence, now_s: float) -> bool:

@@ -165,8 +165,8 @@ def test_random_arrivals_cancels_and_preemptions_end_with_every_page_back():
         run(scheduler, scheduler.schedule(0.0))
     assert scheduler.everyone() == []
     assert scheduler.pool.n_held == 0
-    assert scheduler._reserved_pages == 0
-    assert scheduler._scope_pages == {}
+    assert scheduler.share.n_pages == 0
+    assert scheduler.share.slots_by_scope() == {}
 
 
 def test_a_newcomers_prompt_does_not_wait_for_anothers():
