@@ -1,6 +1,6 @@
 """Local now, local queued, or elsewhere: a gateway whose engine is loaded over HTTP.
 
-    python benchmarks/engine/overflow.py
+    python -m benchmarks.engine.overflow
 
 A real gateway with the bundled engine as small tier and a simulated strong tier, and a policy whose
 first token must come within 400 ms. Easy turns are asked one by one before, while and after other

@@ -1,6 +1,6 @@
 """The engine at int8 against ctranslate2 and transformers' continuous batching, in one run.
 
-    python benchmarks/engine/peers.py [--size 60]
+    python -m benchmarks.engine.peers [--size 60]
 
 Needs `pip install ctranslate2` for the first part. Random-weight Llama, one thread, tokens per
 CPU-second. The second part is the mix that continuous batching is for: prompts of 32 to 1,024

@@ -1,6 +1,6 @@
 """What rounding costs the bundled model: held-out perplexity and first-token agreement.
 
-    python benchmarks/engine/quality.py [--float FOLDER]
+    python -m benchmarks.engine.quality [--float FOLDER]
 
 The base is the float32 folder that training kept (`--keep-float`), else the shipped int8 weights
 computed in float32. Perplexity counts the answers of dialogues that training never saw. The exit

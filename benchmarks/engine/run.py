@@ -1,6 +1,6 @@
 """The engine against transformers' static batching: tokens per CPU-second, one thread, one run.
 
-    python benchmarks/engine/run.py [--sizes 5,60] [--quick]
+    python -m benchmarks.engine.run [--sizes 5,60] [--quick]
 
 Random-weight Llamas (the arithmetic does not depend on the values), prompts and replies of 64
 tokens, greedy, end of text ignored. `generate` runs in float32 over a full static batch, its best:
