@@ -7,9 +7,11 @@ tags are read only where they are asked for. Groups are summed up in the databas
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from itertools import pairwise
+from operator import add
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,7 +26,6 @@ _DAYS = ("day", "week", "month")
 _MOMENTS = (*_DAYS, "hour")
 _COLUMNS = {"tag": "tags"}
 _FINE = Level.QUARTERS
-_COUNTED = (*SUMS, "foreign_usd_micro")
 _EPOCH = date(1970, 1, 1)
 
 
@@ -53,6 +54,9 @@ class CostRow:
     reused_output_tokens: int = 0
 
 
+_COUNTED = tuple(field.name for field in fields(CostRow))[1:]
+
+
 @dataclass(frozen=True, slots=True)
 class CostQuestion:
     """What is asked: microseconds since the epoch (end excluded), rounded out to quarter hours.
@@ -77,21 +81,20 @@ def read_costs(connection: Connection, asked: CostQuestion) -> list[CostRow]:
     zone = ZoneInfo(asked.timezone)
     totals: dict[tuple[str, ...], list[int]] = {}
     for table, wanted in _sources(connection, asked, first_us, last_us, pieces):
-        query = _summed(asked, table, pieces).where(*wanted)
+        kept = _kept(asked, table, pieces)
+        query = _summed(asked, table, kept).where(*wanted)
         for row in connection.execute(query):
-            found = row._mapping
-            for tag in found["tags"].split("\n") if "tag" in asked.group_by else ("",):
-                place = tuple(_value(name, found, tag, zone) for name in asked.group_by)
-                sums = totals.setdefault(place, [0] * len(_COUNTED))
-                for index, name in enumerate(_COUNTED):
-                    sums[index] += int(found[name] or 0)
+            keys = dict(zip(kept, row, strict=False))
+            # PostgreSQL sums big integers into decimals.
+            amounts = [int(amount or 0) for amount in row[len(kept) :]]
+            for tag in keys["tags"].split("\n") if "tag" in asked.group_by else ("",):
+                place = tuple(_value(name, keys, tag, zone) for name in asked.group_by)
+                before = totals.get(place)
+                totals[place] = amounts if before is None else list(map(add, before, amounts))
     if not asked.group_by and not totals:
         totals[()] = [0] * len(_COUNTED)
     return [
-        CostRow(
-            dict(zip(asked.group_by, place, strict=True)),
-            **dict(zip(_COUNTED, sums, strict=True)),
-        )
+        CostRow(dict(zip(asked.group_by, place, strict=True)), *sums)
         for place, sums in sorted(totals.items())
     ]
 
@@ -154,7 +157,10 @@ def _sources(
         yield table, wanted
 
 
-def _summed(asked: CostQuestion, table: Table, pieces: Sequence[tuple[int, int]]) -> Select[Any]:
+def _kept(
+    asked: CostQuestion, table: Table, pieces: Sequence[tuple[int, int]]
+) -> Mapping[str, ColumnElement[Any]]:
+    """Return what is grouped by, by the names that `_value` reads."""
     columns = table.c
     kept: dict[str, ColumnElement[Any]] = {}
     for name in asked.group_by:
@@ -166,22 +172,35 @@ def _summed(asked: CostQuestion, table: Table, pieces: Sequence[tuple[int, int]]
         else:
             column = _COLUMNS.get(name, name)
             kept[column] = columns[column]
+    return kept
+
+
+def _summed(
+    asked: CostQuestion, table: Table, kept: Mapping[str, ColumnElement[Any]]
+) -> Select[Any]:
+    """Return the query of the groups, followed by their sums in the order of `_COUNTED`."""
+    columns = table.c
     is_any = asked.currency is None or asked.currency == "USD"
     is_foreign: ColumnElement[bool] = false() if is_any else columns.currency != asked.currency
-    sums = [func.sum(columns[name]).label(name) for name in SUMS if name != "micro"]
-    micro = func.sum(case((is_foreign, 0), else_=columns.micro)).label("micro")
-    foreign = func.sum(case((is_foreign, columns.usd_micro), else_=0)).label("foreign_usd_micro")
+    sums = {name: func.sum(columns[name]) for name in SUMS}
+    sums["micro"] = func.sum(case((is_foreign, 0), else_=columns.micro))
+    sums["foreign_usd_micro"] = func.sum(case((is_foreign, columns.usd_micro), else_=0))
     named = [column.label(name) for name, column in kept.items()]
-    return select(*named, *sums, micro, foreign).group_by(*kept)
+    return select(*named, *(sums[name].label(name) for name in _COUNTED)).group_by(*kept)
 
 
-def _value(name: str, row: Mapping[Any, Any], tag: str, zone: ZoneInfo) -> str:
+def _value(name: str, keys: Mapping[str, Any], tag: str, zone: ZoneInfo) -> str:
     if name in _DAYS:
-        day = _EPOCH + timedelta(days=int(row["local_day"]))
-        if name == "week":
-            day -= timedelta(days=day.weekday())  # its Monday
-        return f"{day:%Y-%m}" if name == "month" else day.isoformat()
+        return _day_label(name, int(keys["local_day"]))
     if name == "hour":
-        at = datetime.fromtimestamp(int(row["hour_us"]) / 1e6, UTC).astimezone(zone)
+        at = datetime.fromtimestamp(int(keys["hour_us"]) / 1e6, UTC).astimezone(zone)
         return at.strftime("%Y-%m-%dT%H:00%z")
-    return tag if name == "tag" else str(row[name])
+    return tag if name == "tag" else str(keys[name])
+
+
+@lru_cache(maxsize=4096)
+def _day_label(name: str, local_day: int) -> str:
+    day = _EPOCH + timedelta(days=local_day)
+    if name == "week":
+        day -= timedelta(days=day.weekday())  # its Monday
+    return f"{day:%Y-%m}" if name == "month" else day.isoformat()

@@ -18,7 +18,7 @@ from policies.reports import TierShare
 from router.replay import Replay, replay
 from router.table import RoutingTable
 
-MOST_REPLAYED = 2_000
+MOST_REPLAYED = 1_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
+import orjson
 from fastapi import APIRouter, Depends, Query
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from gateway.auth import Principal
 from gateway.errors import RequestError
@@ -81,7 +82,7 @@ Asked = Annotated[CostQuery, Depends()]
 
 
 @router.get("/v1/costs")
-async def costs(wired: Wired, asked: Asked) -> JSONResponse:
+async def costs(wired: Wired, asked: Asked) -> Response:
     """Return costs by group, with their exact total."""
     tenant = asked.tenant.id
     await wired.books.catch_up(tenant)
@@ -91,7 +92,7 @@ async def costs(wired: Wired, asked: Asked) -> JSONResponse:
     now = wired.clock()
     n_waiting, oldest_s = await wired.books.backlog(tenant)
     lag_s = now.timestamp() - oldest_s if n_waiting and oldest_s else 0.0
-    return JSONResponse(
+    body = orjson.dumps(  # thousands of rows, in a tenth of the time
         {
             "from": asked.start.isoformat(),
             "to": asked.end.isoformat(),
@@ -104,6 +105,7 @@ async def costs(wired: Wired, asked: Asked) -> JSONResponse:
             "unpriced_requests": totals[0].unpriced,
         }
     )
+    return Response(body, media_type="application/json")
 
 
 @router.get("/v1/costs/export")
