@@ -6,6 +6,7 @@ Everything but the capture and the flash kernel also runs with device "cpu", whe
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -131,7 +132,10 @@ def _flash_kernel(
     name = _PAGED_KERNELS.get(torch.cuda.get_device_capability(device)[0], "none")
     try:
         from torch.nn.attention import activate_flash_attention_impl
+        from torch.nn.attention.varlen import varlen_attn
 
+        if "block_table" not in inspect.signature(varlen_attn).parameters:
+            raise ImportError("torch is older than 2.12")
         activate_flash_attention_impl(name)
     except (ImportError, RuntimeError, ValueError) as error:
         log.warning("no flash attention over block tables here, which is slower: %s", error)
