@@ -17,10 +17,11 @@ from router.dataset import Example, read_examples
 from router.features import turn_text_of
 from router.judged import Judged
 from router.network import Weights, forward
+from router.prepared import prepare
 from router.targets import failures
 from router.teacher import load_teacher
 from router.tokens import LEXICON_FILE, Vocabulary, read_lexicon, words_of
-from router.train import DIM, fit, prepare
+from router.train import DIM, fit
 from router.written import read_written
 
 # Sets that are close kin leave together, so that none is known through its sibling.

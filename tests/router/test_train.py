@@ -12,10 +12,11 @@ pytest.importorskip("onnx")
 
 from router.dataset import EVALUATION_ONLY, Example
 from router.network import forward, onnx_bytes
+from router.prepared import prepare
 from router.targets import failures, levels, standardized_by_format
 from router.teacher import Teacher
 from router.tokens import Vocabulary, words_of
-from router.train import fit, prepare
+from router.train import fit
 from router.tune import TuneConfig
 
 PIECES = list(
