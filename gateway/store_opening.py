@@ -70,7 +70,6 @@ async def open_stores(
     for tenant in await tenants.tenants():
         policies.check_file(tenant.policy, tenant.currency)
     books = Books(database, redis)
-    await books.keep_days_in(await tenants.timezones())
     return Stores(
         redis=redis,
         cache_redis=_open_cache(settings, redis, stack),
