@@ -31,13 +31,13 @@ from local_models.bundled.unseen import is_unseen
 HERE = Path(__file__).parent
 SHARES = {"en": 0.6, "hinglish": 0.18, "hi": 0.13, "ta": 0.06, "more": 0.03}
 KINDS = {
-    "intent": 0.39,
-    "sum": 0.16,
+    "intent": 0.36,
+    "sum": 0.14,
     "prompt": 0.14,
-    "declined": 0.22,
+    "declined": 0.29,
     "phrase": 0.02,
     "salad": 0.01,
-    "repeat": 0.06,
+    "repeat": 0.04,
 }
 _NAMES = {
     "hi": "Hindi", "hinglish": "Hinglish", "ta": "Tamil", "te": "Telugu", "bn": "Bengali",
@@ -139,7 +139,7 @@ def dialogues(seed: int, *, is_held_out: bool = False) -> Iterator[list[dict[str
         _set_scene(talk)
         for _ in range(rng.choices([1, 2, 3, 5, 9], weights=[46, 30, 15, 7, 2])[0]):
             _exchange(talk)
-        messages = recollect(rng, talk.messages) if rng.random() < 0.2 else talk.messages
+        messages = recollect(rng, talk.messages) if rng.random() < 0.3 else talk.messages
         if not any(is_unseen(each["content"]) for each in messages):
             yield messages
 

@@ -89,8 +89,8 @@ def slots_of(template: str) -> list[str]:
 
 
 def prompt_exchange(rng: random.Random, split: str) -> tuple[str, str]:
-    """Return a prompt of the licensed sets and an answer; nearly half are out of scope."""
-    if rng.random() < 0.45:
+    """Return a prompt of the licensed sets and an answer; half are out of scope."""
+    if rng.random() < 0.55:
         return rng.choice(prompts(split)["refuse"]), refusal_line("open")
     texts = {name: each for name, each in prompts(split).items() if each and name != "refuse"}
     name = rng.choices(list(texts), weights=[len(each) ** 0.5 for each in texts.values()])[0]

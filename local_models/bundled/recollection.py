@@ -127,9 +127,9 @@ def recollect(rng: random.Random, between: Messages) -> Messages:
     head, rest = between[:at], between[at:] if rng.random() < 0.6 else []
     kind = rng.random()
     closing = [_user(asked.ask), _assistant(asked.answer)]
-    if kind < 0.12:
+    if kind < 0.18:
         return [*head, *rest, _user(asked.ask), _assistant(asked.unknown)]
-    if kind < 0.2 and others:
+    if kind < 0.3 and others:
         told = [_user(others[0].told), _assistant(others[0].taken)]
         return [*head, *told, *rest, _user(asked.ask), _assistant(asked.unknown)]
     if kind < 0.8:

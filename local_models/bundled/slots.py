@@ -195,7 +195,7 @@ def made_up_code(rng: random.Random) -> str:
 def fill_slots(rng: random.Random) -> dict[str, str]:
     """Return one value for every slot."""
     slots = {name: rng.choice(values) for name, values in _SLOTS.items()}
-    slots["name"] = rng.choice(_NAMES) if rng.random() < 0.3 else made_up_name(rng)
+    slots["name"] = rng.choice(_NAMES) if rng.random() < 0.55 else made_up_name(rng)
     if rng.random() < 0.12:  # People write their own name small, and it is given back so.
         slots["name"] = slots["name"].lower()
     slots["order"] = str(rng.randrange(1000, 10 ** rng.choice([5, 5, 6, 7])))

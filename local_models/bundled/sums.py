@@ -117,7 +117,7 @@ class Sum:
         return f"{self.text} = {self.value}"
 
 
-def draw_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
+def draw_sum(rng: random.Random, signs: str = "+++---xxx////%") -> Sum:
     """Return a sum of small numbers, learned or declined, held out or not."""
     sign = rng.choice(signs)
     if sign in "+-":
@@ -133,7 +133,7 @@ def draw_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
         return Sum(pair[0], sign, pair[1])
     if sign == "/":
         b = rng.randrange(1, _LARGEST_DIVISOR + 1)
-        if rng.random() < 0.6:
+        if rng.random() < 0.45:
             return Sum(b * rng.randrange(1, _LARGEST_DIVISOR + 1), sign, b)
         b = rng.randrange(2, 10)
         a = rng.randrange(10, rng.choice([100, 100, 1000]))
@@ -141,7 +141,7 @@ def draw_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
     return Sum(rng.choice(_PERCENTS), sign, rng.choice(_BASES))
 
 
-def training_sum(rng: random.Random, signs: str = "++++---xxx//%") -> Sum:
+def training_sum(rng: random.Random, signs: str = "+++---xxx////%") -> Sum:
     """Return a sum that is not held out."""
     while (drawn := draw_sum(rng, signs)).is_held_out:
         pass
