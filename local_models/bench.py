@@ -133,7 +133,7 @@ def draw(rows: list[Measured], path: Path, title: str) -> None:
         axes.annotate(f" {row.concurrency}", (row.ttft_p50_ms, row.tokens_per_s))
     axes.set(xlabel="time to first token, ms", ylabel="generated tokens per second", title=title)
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(rates))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()
