@@ -145,6 +145,8 @@ async def _shared_parts(settings: Settings) -> AsyncIterator[Settings]:
                     name,
                     model=backend.model,
                     quantize=backend.quantize,
+                    device=backend.device,
+                    kv_cache=backend.kv_cache,
                     session=session,
                     state_dir=settings.state_dir,
                 )

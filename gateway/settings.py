@@ -68,9 +68,10 @@ class LedgerSettings:
 class BackendSettings:
     """One place that answers.
 
-    `model` and `quantize` belong to `engine`; `base_url` to `openai` (and, optionally, `litellm`);
-    `metrics_url` is where a server of kind `openai` shows vLLM's metrics, for its load;
-    `region` is None where nothing was said: then it is outside every boundary but `any`.
+    `model`, `quantize`, `device` and `kv_cache` belong to `engine`; `base_url` to `openai` (and,
+    optionally, `litellm`); `metrics_url` is where a server of kind `openai` shows vLLM's metrics,
+    for its load; `region` is None where nothing was said: then it is outside every boundary but
+    `any`.
     """
 
     name: str
@@ -81,6 +82,8 @@ class BackendSettings:
     api_key: str | None = field(default=None, repr=False)
     model: str = "bundled"
     quantize: Literal["none", "int8", "int4"] = "int8"
+    device: Literal["cpu", "cuda"] = "cpu"
+    kv_cache: Literal["full", "int8"] = "full"
 
     @property
     def is_simulated(self) -> bool:

@@ -104,6 +104,8 @@ class EngineSection(Section):
     kind: Literal["engine"]
     model: str = "bundled"
     quantize: Literal["none", "int8", "int4"] = "int8"
+    device: Literal["cpu", "cuda"] = "cpu"
+    kv_cache: Literal["full", "int8"] = "full"
     region: str | None = "on_premises"
 
 

@@ -42,6 +42,8 @@ class EngineBackend:
         name: the backend's name in the configuration.
         model: `bundled`, a folder, or a hub id.
         quantize: `none`, `int8` or `int4`.
+        device: `cpu` or `cuda`.
+        kv_cache: `full` or `int8`.
         session: the shared HTTP session.
         state_dir: where the engine's log goes.
         environ: the engine's environment; None inherits.
@@ -54,6 +56,8 @@ class EngineBackend:
         *,
         model: str,
         quantize: str,
+        device: str = "cpu",
+        kv_cache: str = "full",
         session: aiohttp.ClientSession,
         state_dir: Path,
         environ: Mapping[str, str] | None = None,
@@ -64,6 +68,7 @@ class EngineBackend:
         port = free_port()
         self._root = f"http://{HOST}:{port}"
         command = [*program, "--model", model, "--quantize", quantize]
+        command += ["--device", device, "--kv-cache", kv_cache]
         command += ["--host", HOST, "--port", str(port), "--parent-stdin", "--token-stdin"]
         # Loopback is open to every user of the machine; the engine answers to this token alone.
         self.token = secrets.token_urlsafe(32)

@@ -65,6 +65,8 @@ async def _open(
                 name,
                 model=backend.model,
                 quantize=backend.quantize,
+                device=backend.device,
+                kv_cache=backend.kv_cache,
                 session=session,
                 state_dir=settings.state_dir,
             )
