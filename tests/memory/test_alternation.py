@@ -34,7 +34,7 @@ def rendered(messages: Sequence[Message]) -> str:
 
 def test_a_strict_template_takes_a_folded_context() -> None:
     context = build(
-        long_chat(), user("what is my passport number?"), window=2100, instructions="Be kind."
+        long_chat(), user("what is my passport number?"), window=4100, instructions="Be kind."
     )
     assert context.summary
     assert context.recalled
