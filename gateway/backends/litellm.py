@@ -190,7 +190,7 @@ def _plain(answer: Any, model: str) -> Any:
 def _retry_after_s(error: Exception, status: int) -> float | None:
     from datetime import UTC, datetime
 
-    from gateway.backends.openai import retry_after_s
+    from gateway.backends.retry_after import retry_after_s
 
     headers = getattr(getattr(error, "response", None), "headers", None)
     if status not in (429, 503, 529) or headers is None:

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
@@ -24,6 +23,8 @@ from gateway.backends.chunks import ReplyReader, error_of
 from gateway.backends.event_stream import EventStream, EventTooLarge
 from gateway.backends.load_probe import LoadProbe
 from gateway.backends.retry import Retry
+from gateway.backends.retry_after import retry_after_s
+from gateway.backends.silence import SilenceWatch
 from gateway.errors import BackendBroken, BackendError, BackendTimeout, BackendUnavailable
 from router.request import Load
 
@@ -247,7 +248,7 @@ class OpenAIBackend:
         started_s: float,
     ) -> AsyncGenerator[ReplyDelta, None]:
         events = EventStream()
-        watch = _Watch(response, call, started_s)
+        watch = SilenceWatch(response, call, started_s)
         try:
             while not reader.is_done:
                 watch.waits()
@@ -274,55 +275,6 @@ class OpenAIBackend:
             return BackendTimeout(self.name, f"{self.name} does not accept connections.")
         within = "in time" if wait_s is None else f"within {wait_s:g} s"
         return BackendTimeout(self.name, f"{self.name} said nothing {within}.")
-
-
-class _Watch:
-    """Closes a response that stays silent for too long, at the price of a clock reading per chunk.
-
-    One timer, moved only when it fires: a timeout context around every read would cost more than
-    the read itself.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse, call: Call, started_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._response = response
-        self._idle_s = call.idle_s
-        self._end_s = started_s + call.total_s
-        self._first_s = started_s + call.first_token_s
-        self._heard_s = started_s
-        self._is_waiting = False
-        self._started_s = started_s
-        self.has_begun = False
-        self.expired_after_s: float | None = None
-        self._timer = self._loop.call_at(
-            min(self._first_s, self._end_s, self._loop.time() + call.idle_s), self._look
-        )
-
-    def waits(self) -> None:
-        """Note that a read begins: from here the upstream's silence counts."""
-        self._is_waiting = True
-        self._heard_s = self._loop.time()
-
-    def heard(self) -> None:
-        """Note that something came; the time until the next read is the caller's own."""
-        self._is_waiting = False
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        now_s = self._loop.time()
-        deadline_s = self._end_s
-        if self._is_waiting:
-            silent_s = self._heard_s + self._idle_s if self.has_begun else self._first_s
-            deadline_s = min(deadline_s, silent_s)
-        if now_s < deadline_s:
-            self._timer = self._loop.call_at(min(deadline_s, now_s + self._idle_s), self._look)
-            return
-        since_s = self._heard_s if self.has_begun and deadline_s < self._end_s else self._started_s
-        self.expired_after_s = round(deadline_s - since_s, 3)
-        self._response.close()
 
 
 def _body_of(call: Call) -> dict[str, Any]:
@@ -354,38 +306,6 @@ async def _drain(response: aiohttp.ClientResponse) -> None:
         async with asyncio.timeout(_DRAIN_S):
             while not response.content.at_eof():
                 await response.content.readany()
-
-
-def retry_after_s(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return how long an upstream asks to be left alone, None where it does not say.
-
-    Source: RFC 9110, section 10.2.3 (seconds or a date); `retry-after-ms` is OpenAI's.
-    """
-    text = headers.get("retry-after-ms")
-    if text is not None:
-        wait_s = _seconds(text)
-        if wait_s is not None:
-            return wait_s / 1000
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    wait_s = _seconds(text)
-    if wait_s is not None:
-        return wait_s
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max(0.0, (at - now).total_seconds())
-
-
-def _seconds(text: str) -> float | None:
-    try:
-        wait_s = float(text)
-    except ValueError:
-        return None
-    return wait_s if 0 <= wait_s < 1e9 else None
 
 
 def _reason_of(error: BaseException) -> str:

@@ -12,8 +12,9 @@ import pytest
 from aiohttp import web
 
 from gateway.backends.base import Call, ReplyDelta, ReplyEnd
-from gateway.backends.openai import OpenAIBackend, http_session, retry_after_s
+from gateway.backends.openai import OpenAIBackend, http_session
 from gateway.backends.retry import Retry
+from gateway.backends.retry_after import retry_after_s
 from gateway.errors import (
     BackendBroken,
     BackendError,
