@@ -38,7 +38,7 @@ class Shares:
     verbatim_tokens: int = 24_000
     tail_tokens: int = 8_000
     summary_tokens: int = 1_000
-    smallest_summary_tokens: int = 64
+    smallest_summary_tokens: int = 128
     recall_tokens: int = 4_000
 
 

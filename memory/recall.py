@@ -25,6 +25,8 @@ SESSION_GAP_S = 3600.0
 _SESSION_BEST = 3
 _EXEMPLARS = 5
 _ECHOED = 200
+_WORDS_ALONE = 2.0
+"""Where nothing is known of meaning, words count for more, or the priors would decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,9 @@ def rank(
     if not len(documents):
         return np.zeros(0, np.intp)
     relevance = weights.lexical * _scaled(signals.lexical[documents])
-    if signals.meaning is not None:
+    if signals.meaning is None:
+        relevance = _WORDS_ALONE * relevance
+    else:
         relevance = relevance + weights.meaning * _scaled(_known(signals.meaning, documents))
     asks, sessions = traits.asks(documents), traits.sessions(documents)
     score = relevance - weights.question * asks

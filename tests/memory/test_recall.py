@@ -40,8 +40,8 @@ def test_the_answer_to_a_matching_question_rises() -> None:
 
 def test_what_the_named_speaker_said_rises() -> None:
     traits = traits_of("one", "two", "three")
-    assert order(traits, [0.5, 0.5, 1], query="what did Bala say?", speaker=0.9)[0] == 1
-    assert order(traits, [0.5, 0.5, 1], query="Asha and Bala", speaker=0.9)[0] == 2
+    assert order(traits, [0.5, 0.5, 1], query="what did Bala say?", speaker=1.8)[0] == 1
+    assert order(traits, [0.5, 0.5, 1], query="Asha and Bala", speaker=1.8)[0] == 2
 
 
 def test_items_of_a_session_that_matches_rise() -> None:
@@ -74,3 +74,10 @@ def test_a_session_counts_by_its_three_best() -> None:
 
 def test_nothing_to_rank_is_no_error() -> None:
     assert order(traits_of(), []) == []
+
+
+def test_words_alone_outweigh_who_said_it() -> None:
+    traits = traits_of("one", "two", "three")
+    by_words = Signals(np.array([0, 0.5, 1], np.float32))
+    ranked = rank(np.arange(3), "what did Bala say?", traits, by_words, RecallWeights())
+    assert ranked.tolist()[:2] == [2, 1]
