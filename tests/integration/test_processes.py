@@ -169,8 +169,11 @@ async def test_a_turn_whose_gateway_was_killed_is_asked_again_when_its_lease_is_
         [key] = [key async for key in redis.scan_iter("*:idem:*")]
         assert 0 < await redis.pttl(key) <= LEASE_S * 1000
         await redis.pexpire(key, 1)  # as those seconds do
-        while await redis.exists(key):
-            await asyncio.sleep(0.01)
+
+        async def is_over() -> bool:
+            return not await redis.exists(key)
+
+        await until(is_over)
         async with chat(client, on_redis) as answer:
             assert answer.status == 200
         url = f"{on_redis.url}/v1/conversations/talk/items?order=asc"
