@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 
 import orjson
 from fastapi import FastAPI
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +19,7 @@ from gateway.backends import open_backends
 from gateway.backends.base import Backend
 from gateway.backends.retry import Retry
 from gateway.background import Background
+from gateway.bookkeeping import BOOK_S, SWEEP_S, Bookkeeper
 from gateway.budget_watch import WATCH_S, BudgetWatch
 from gateway.dashboard.session import Sessions
 from gateway.erasure import Eraser
@@ -131,13 +131,12 @@ async def open_services(
         )
         health = _health(stores.redis, stores.tenants, answering.router, backends)
         services = _services(settings, stores, answering, metrics, degradations, health)
-        _begin_rounds(background, services)
+        keeper = Bookkeeper(stores.ledger, stores.books, stores.tenants, degradations)
+        health.checks["books"] = keeper.state
+        _begin_rounds(background, services, keeper)
         stack.push_async_callback(stores.replicas.leave)
         yield services
-        try:
-            await _book_touched(services)
-        except (RedisError, SQLAlchemyError) as error:
-            log.warning("not everything is booked yet, the next start does it: %s", error)
+        await keeper.book()  # what it cannot book, the next start does
 
 
 def _services(
@@ -188,16 +187,16 @@ def _services(
     )
 
 
-def _begin_rounds(background: Background, services: Services) -> None:
+def _begin_rounds(background: Background, services: Services, keeper: Bookkeeper) -> None:
     """Begin what is done again and again for as long as the process serves."""
     ledger, replicas = services.ledger, services.replicas
     alerts = BudgetWatch(ledger, services.alerts, services.metrics)
     background.every(1.0, "settling", ledger.send_unsent)
-    background.every(1.0, "booking", lambda: _book_touched(services))
+    background.every(BOOK_S, "booking", keeper.book)
     background.every(WATCH_S, "budget alerts", alerts.look)
     background.every(30.0, "leases", ledger.renew)
     background.every(RENEW_EVERY_S, "idempotency", services.idempotency.renew)
-    background.every(30.0, "sweep", lambda: _sweep(services))
+    background.every(SWEEP_S, "sweep", keeper.sweep)
     background.every(2.0, "policies", services.policies.refresh)
     background.every(2.0, "erasure", lambda: services.tenant_erasure.run(utc_now()))
     replicas.follow += [services.policies.refresh, services.authenticator.forget]
@@ -226,23 +225,6 @@ def _health(
         if state is not None:
             health.checks[f"backend:{name}"] = state
     return health
-
-
-async def _book_touched(services: Services) -> None:
-    touched, services.ledger.touched = services.ledger.touched, set()
-    try:
-        for tenant in list(touched):
-            await services.books.catch_up(tenant)
-            touched.discard(tenant)
-    finally:
-        services.ledger.touched |= touched  # what could not be booked is tried again
-
-
-async def _sweep(services: Services) -> None:
-    await services.books.keep_days_in(await services.tenants.timezones())
-    await services.ledger.sweep()
-    for tenant in await services.ledger.tenants():
-        await services.books.catch_up(tenant)
 
 
 def _chat_endpoint(services: Services) -> ChatEndpoint:

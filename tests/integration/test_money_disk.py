@@ -101,16 +101,21 @@ async def test_full_books_lose_nothing_and_say_so_while_turns_go_on(
 
         async def is_told():
             statuses.append((await gateway.chat(f"turn {len(statuses)}"))[0])
-            return "booking is failing" in caplog.text
+            return "books is failing" in caplog.text
 
         await until(is_told, 60)
         assert "disk is full" in caplog.text
+        status, _, ready = await gateway.get("/readyz")
+        assert (status, ready["checks"]["books"]) == (200, "degraded")
+        async with gateway.client.get(f"{gateway.url}/metrics") as response:
+            assert 'turnwise_degraded_total{part="books"}' in await response.text()
         state = await gateway.services.ledger.state(
             "demo", gateway.services.policies.policy_of("demo", "own").budget, "INR"
         )
         assert state.reserved_micro == 0
         disk.free()
-        await until(lambda: "booking works again" in caplog.text, 60)
+        await until(lambda: "books works again" in caplog.text, 60)
+        assert (await gateway.get("/readyz"))[2]["checks"]["books"] == "ready"
         n_waiting, _ = await gateway.services.books.backlog("demo")
     assert set(statuses) == {200}  # money can still be held, and is on its way in Redis
     assert n_waiting == 0
