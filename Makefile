@@ -49,7 +49,8 @@ test: $(DEV_READY)
 
 bench: $(DEV_READY)
 	@failed=0; for script in benchmarks/*/run.py; do \
-		echo "== $$script"; $(BIN)/python "$$script" || failed=1; done; exit $$failed
+		module=$$(echo "$${script%.py}" | tr / .); \
+		echo "== $$module"; $(BIN)/python -m "$$module" || failed=1; done; exit $$failed
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

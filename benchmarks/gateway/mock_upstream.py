@@ -1,6 +1,6 @@
 """An OpenAI-compatible server that costs next to nothing: canned answers from a raw protocol.
 
-Run as `python benchmarks/gateway/mock_upstream.py --port 9100`. It reads no JSON: a body that holds
+Run as `python -m benchmarks.gateway.mock_upstream --port 9100`. It reads no JSON: a body that holds
 `"stream":true` (with or without a space) gets a stream, any other a whole answer. Answers say what
 was configured: so many tokens, so long apart.
 """

@@ -1,8 +1,8 @@
 """What one turn costs in CPU: Turnwise and the LiteLLM proxy before the same mock upstream.
 
-    python benchmarks/gateway/run.py                  # Turnwise alone
-    python benchmarks/gateway/run.py --install        # makes the proxy's environment first
-    python benchmarks/gateway/run.py --shapes json,burst,slow --requests 2000
+    python -m benchmarks.gateway.run                  # Turnwise alone
+    python -m benchmarks.gateway.run --install        # makes the proxy's environment first
+    python -m benchmarks.gateway.run --shapes json,burst,slow --requests 2000
 
 Counts user and system seconds of every process of each server's tree (Redis and other children
 included), read from the kernel before and after a run of requests; the driver and the mock upstream

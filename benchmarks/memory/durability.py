@@ -1,6 +1,6 @@
 """Whether killing anything at any time costs an acknowledged item or turn.
 
-    python benchmarks/memory/durability.py [--writers 64] [--items 150] [--kills 6]
+    python -m benchmarks.memory.durability [--writers 64] [--items 150] [--kills 6]
 
 Real processes: a Redis with an append-only file and a gateway, both killed with SIGKILL in turn
 while writers post over HTTP. Two drills:

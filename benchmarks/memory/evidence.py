@@ -1,6 +1,6 @@
 """How much of what a question needs is in a context of N tokens, with no model involved.
 
-    python benchmarks/memory/evidence.py --data DIR [--tokens 500,1000,2000,4000]
+    python -m benchmarks.memory.evidence --data DIR [--tokens 500,1000,2000,4000]
 
 DIR holds conversations in the schema `turnwise-memory-bench/1`: turns with ids, questions with the
 ids of the turns that hold the answer. Each question becomes the last user message; an item counts

@@ -1,6 +1,6 @@
 """What memory costs: appends at turn 10 and at turn 10,000, and contexts of long conversations.
 
-    python benchmarks/memory/latency.py [--turns 10000] [--samples 300] [--encoded 300]
+    python -m benchmarks.memory.latency [--turns 10000] [--samples 300] [--encoded 300]
 
 Starts its own Redis (AOF, fsync every second) in a temporary folder. Synthetic text; times are wall
 clock on this machine, one process; `cpu` is the median CPU time of all its threads, which other

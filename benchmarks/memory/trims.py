@@ -1,6 +1,6 @@
 """Random conversations with tool calls, cut to random windows: is anything ever torn apart?
 
-    python benchmarks/memory/trims.py [--trims 100000]
+    python -m benchmarks.memory.trims [--trims 100000]
 
 Counts contexts with a tool result without its call or a call without its results, contexts over
 their window and parts that overlap. Then one long conversation, turn by turn: in how many turns

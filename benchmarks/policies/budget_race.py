@@ -1,6 +1,6 @@
 """Many turns at once against a budget for exactly ten, from one process and from four.
 
-    python benchmarks/policies/budget_race.py [--repeats 50]
+    python -m benchmarks.policies.budget_race [--repeats 50]
 
 Starts a Redis of its own. Prints how many turns were admitted in each repeat: ten, always.
 """

@@ -1,6 +1,6 @@
 """Timed drills on real processes: a policy change, and a gateway killed with money in hand.
 
-    PYTHONPATH=. python benchmarks/policies/drills.py [live] [killed] [--puts 50]
+    python -m benchmarks.policies.drills [live] [killed] [--puts 50]
 
 *live*: four workers, up to eighty turns a second all the while. A policy is put with `wait=live`,
 again and again; printed is how long that took. Afterwards no worker may serve the one before, and

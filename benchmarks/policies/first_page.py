@@ -1,6 +1,6 @@
 """How long the dashboard's first page takes in a browser at 1.5 Mbit/s, nothing cached.
 
-    python benchmarks/policies/first_page.py http://127.0.0.1:8080 KEY
+    python -m benchmarks.policies.first_page http://127.0.0.1:8080 KEY
 
 Needs chromium on PATH and a running gateway. Prints, of ten loads, when the page was painted first
 and when all of it was there, and the bytes that came.

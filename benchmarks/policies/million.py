@@ -1,6 +1,6 @@
 """A million entries of one tenant: does every place tell the same sum, and how fast.
 
-    PYTHONPATH=. python benchmarks/policies/million.py [--turns 1100000] [--settled 20000]
+    python -m benchmarks.policies.million [--turns 1100000] [--settled 20000]
 
 Turns of thirty days (9 % answered from the cache, so without an entry) go into a Redis and a SQLite
 of their own. The first `--settled` are reserved and settled by the ledger's scripts; the others are

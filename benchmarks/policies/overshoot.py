@@ -1,6 +1,6 @@
 """Turns against a budget used to 90 %: refused though they would have fitted, with learned holds.
 
-    PYTHONPATH=. python benchmarks/policies/overshoot.py [--repeats 200]
+    python -m benchmarks.policies.overshoot [--repeats 200]
 
 Starts a Redis of its own; turns pass the gateway's meter. A hundred are open at once, their answers
 of log-normal length far below the longest allowed one, as answers of a chat are. A turn is refused

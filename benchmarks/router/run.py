@@ -1,7 +1,7 @@
 """What the shipped classifier costs and how steady it is.
 
-python benchmarks/router/run.py                 CPU per turn, open asks; no data needed
-python benchmarks/router/run.py --data DIR      and: languages, robustness, pleas, ranking
+python -m benchmarks.router.run                 CPU per turn, open asks; no data needed
+python -m benchmarks.router.run --data DIR      and: languages, robustness, pleas, ranking
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How fast the gateway is ready, and how much memory it then holds.
 
-Run: python benchmarks/start/run.py [--repeats 3]
+Run: python -m benchmarks.start.run [--repeats 3]
 
 Two configurations: without the local engine, and the embedded default. For each, a first start in
 an empty folder and later ones in the same: seconds from the command to the first 200 of /readyz,
