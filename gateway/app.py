@@ -135,6 +135,7 @@ async def open_services(
         health.checks["books"] = keeper.state
         _begin_rounds(background, services, keeper)
         stack.push_async_callback(stores.replicas.leave)
+        await stores.replicas.join()
         yield services
         await keeper.book()  # what it cannot book, the next start does
 

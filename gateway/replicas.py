@@ -64,6 +64,16 @@ class Replicas:
         except (RedisError, OSError) as error:
             log.warning("a change is not announced, replicas see it within 2 s: %s", error)
 
+    async def join(self) -> None:
+        """Take this process onto the list and follow what was announced; called before it serves.
+
+        Listed first: whoever announces from then on waits for it, and what was announced before is
+        read here. Where Redis is away the first poll that reaches it does the same.
+        """
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.hset(_FOLLOWED, self.name, f"-1 {time.time()}")
+            await self.poll()
+
     async def poll(self) -> None:
         """Follow what was announced, and say so; called every `POLL_S`."""
         number = int(await self._redis.get(_CHANGES) or 0)

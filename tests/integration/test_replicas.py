@@ -43,6 +43,14 @@ async def test_a_policy_is_live_on_every_replica_when_the_put_that_waits_returns
     assert headers["x-turnwise-policy"] == "default@1"
 
 
+async def test_a_process_is_waited_for_from_the_moment_it_serves(settings, monkeypatch):
+    monkeypatch.setattr("gateway.app.POLL_S", 60.0)
+    async with running(settings) as one, running(settings) as two:
+        following = await one.services.replicas.following()
+    known = {*following.live_on, *following.behind}
+    assert known == {one.services.replicas.name, two.services.replicas.name}
+
+
 async def test_a_revoked_key_is_refused_by_the_other_replica_once_all_follow(settings):
     async with two_gateways(settings) as (one, two):
         made = (await one.admin("POST", "/admin/tenants/demo/keys", {"name": "app"}))[2]
