@@ -15,10 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Self
-
-from redis.exceptions import RedisError
 
 from memory.building import ContextRequest, best_by_words, context_of, query_of
 from memory.context import Shares
@@ -26,13 +23,14 @@ from memory.conversation import Context, Item, Message
 from memory.counting import TokenCounter
 from memory.embedder import Encoding
 from memory.embedding_cache import EmbeddingCache
-from memory.errors import ConversationNotFound, EmbedderBusy, Journaled, MemoryFault
-from memory.journal import Journal, JournalEntry
+from memory.errors import ConversationNotFound, EmbedderBusy
+from memory.journal import Journal
+from memory.journaled_log import STORE_FAILURES, JournaledLog
 from memory.keys import is_ours
 from memory.opened import OpenConversation, blank
 from memory.phrasing import joined, phrasings
 from memory.recall import RecallWeights
-from memory.records import Draft, milliseconds_of, time_of
+from memory.records import Draft
 from memory.remembered import Remembered
 from memory.replies import Appended, Loaded
 from memory.shelf import Shelf
@@ -44,7 +42,6 @@ from memory.vector_store import VectorStore
 
 __all__ = ["STORE_FAILURES", "Memory", "MemoryConfig", "OpenConversation"]
 
-STORE_FAILURES = (RedisError, OSError, TimeoutError)
 _LOAD_ITEMS = 1000
 _INLINE_ITEMS = 100
 _MAX_COUNTERS = 16
@@ -103,7 +100,7 @@ class Memory:
         self.store = store
         self.config = config or MemoryConfig()
         self._encodings = encodings
-        self._journal = journal
+        self._log = JournaledLog(store, journal, on_failure)
         self._summaries = summaries
         self._on_failure = on_failure
         self._sets = sets if vectors is not None else None
@@ -126,8 +123,8 @@ class Memory:
             self._tasks.append(self._background.create_task(self._keeper.run()))
         if self._summaries is not None:
             self._tasks.append(self._background.create_task(self._summaries.run()))
-        if self._journal is not None:
-            self._tasks.append(self._background.create_task(self._replay_forever(self._journal)))
+        replaying = self._log.replay_forever(self.config.replay_every_s)
+        self._tasks.append(self._background.create_task(replaying))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -138,8 +135,7 @@ class Memory:
 
     async def close(self) -> None:
         """Stop the worker threads; safe to call twice."""
-        if self._journal is not None:
-            await self._journal.close()
+        await self._log.close()
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     async def open(
@@ -266,47 +262,16 @@ class Memory:
         Raises:
             ConversationDeleted, TipConflict, IdempotencyMismatch, InvalidItem: as they say.
         """
-        before = opened.conversation
-        journal = self._journal
-        said_at = self.store.now()
-        if idempotency_key is None and journal is not None:
-            idempotency_key = self.store.new_key()  # replaying must not double what was stored
-
-        entry = partial(
-            JournalEntry,
-            tenant=before.tenant,
-            conversation_id=before.id,
-            idempotency_key=idempotency_key or "",
-            at_ms=milliseconds_of(said_at),
-            may_create=not opened.exists,
-            generation=opened.generation,
+        appended = await self._log.append(
+            opened,
+            messages,
+            idempotency_key=idempotency_key,
+            expected_tip=expected_tip,
+            parent=parent,
             instructions=instructions,
-            metadata=None if metadata is None else dict(metadata),
+            metadata=metadata,
             retention_s=retention_s,
         )
-        if journal is not None and journal.holds(before.tenant, before.id):
-            await journal.write(entry(drafts=_drafts_to_wire(messages)))
-            raise Journaled
-        try:
-            appended = await self.store.append_all(
-                before.tenant,
-                before.id,
-                messages,
-                idempotency_key=idempotency_key,
-                expected_tip=expected_tip,
-                expected_generation=opened.generation,
-                parent=parent,
-                create="never" if opened.exists else "missing",
-                instructions=None if instructions == before.instructions else instructions,
-                metadata=metadata,
-                retention_s=retention_s,
-                at=said_at,
-            )
-        except STORE_FAILURES as error:
-            if journal is None or expected_tip is not None or parent is not None:
-                raise
-            await journal.write(entry(drafts=_drafts_to_wire(messages)))
-            raise Journaled from error
         self._advance(opened, appended, instructions, metadata)
         await self._want_summaries(opened)
         return list(appended.items)
@@ -322,36 +287,7 @@ class Memory:
         Raises:
             RedisError, OSError, TimeoutError: if Redis is still away; nothing is lost.
         """
-        if self._journal is None:
-            return 0
-        return await self._journal.replay(self._replay_entry)
-
-    async def _replay_entry(self, entry: JournalEntry) -> None:
-        try:
-            await self.store.append_all(
-                entry.tenant,
-                entry.conversation_id,
-                entry.messages(),
-                idempotency_key=entry.idempotency_key,
-                expected_generation=entry.generation,
-                create="missing" if entry.may_create else "never",
-                instructions=entry.instructions,
-                metadata=entry.metadata,
-                retention_s=entry.retention_s,
-                at=time_of(entry.at_ms),
-            )
-        except MemoryFault as error:
-            # Deleted or never made: there is no place for it any more.
-            self._on_failure(error)
-
-    async def _replay_forever(self, journal: Journal) -> None:
-        while True:
-            try:
-                await self.replay()
-            except STORE_FAILURES as error:
-                if not journal.is_empty:
-                    self._on_failure(error)
-            await asyncio.sleep(self.config.replay_every_s)
+        return await self._log.replay()
 
     async def _query_encoding(
         self, opened: OpenConversation, wanted: ContextRequest, patience_s: float
@@ -460,8 +396,3 @@ class Memory:
                 self._counters.popitem(last=False)
         self._counters.move_to_end(count_tokens)
         return counter
-
-
-def _drafts_to_wire(messages: Sequence[Message | Draft]) -> list[dict[str, Any]]:
-    drafts = [m if isinstance(m, Draft) else Draft(m) for m in messages]
-    return [{"m": draft.message.to_wire(), "d": dict(draft.metadata)} for draft in drafts]

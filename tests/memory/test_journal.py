@@ -141,6 +141,22 @@ async def test_a_dead_redis_loses_no_turn(flaky: FlakyStore, tmp_path: Path) -> 
     await memory.close()
 
 
+async def test_an_append_that_names_its_tip_never_waits_in_the_journal(
+    flaky: FlakyStore, tmp_path: Path
+) -> None:
+    memory = Memory(flaky, journal=Journal(tmp_path, "a"))
+    opened = await memory.open("acme", "chat", create=True)
+    await memory.append(opened, [user("hi")])
+    flaky.is_away = True
+    with pytest.raises(ConnectionError):
+        await memory.append(opened, [user("late")])
+    flaky.is_away = False
+    await memory.append(opened, [user("then")], expected_tip=opened.conversation.tip)
+    await memory.replay()
+    assert await texts(flaky) == ["hi", "then", "late"]
+    await memory.close()
+
+
 async def test_an_append_whose_answer_was_lost_is_not_doubled(
     flaky: FlakyStore, tmp_path: Path
 ) -> None:
