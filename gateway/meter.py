@@ -77,14 +77,15 @@ class Meter:
             TooManyOpen: the policy's `concurrent` turns are in the works.
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
-        shorter = self._kept_short(turn, tenant, policy, plan)
-        metered = MeteredTurn(self, turn, tenant, policy, disclosure, shorter or plan)
+        at = self.today_of(tenant)
+        shorter = self._kept_short(turn, tenant, policy, plan, at)
+        metered = MeteredTurn(self, turn, tenant, policy, disclosure, shorter or plan, at)
         if metered.cap_usd is not None:
             check_cap(metered.plan, plan.models[0], metered.cap_usd, self.price_day())
         opening = metered.opening_of(plan.models[0], plan.input_tokens)
         try:
             hold = self.hold_for(metered.plan, tenant, policy)
-            hold_micro, worst_micro = self._in_budget(policy, tenant, hold)
+            hold_micro, worst_micro = self._in_budget(policy, hold, at)
             metered.reservation = await self._ledger.reserve(
                 opening,
                 policy.budget,
@@ -101,7 +102,9 @@ class Meter:
             self._tolerate(error, policy, disclosure)
         return metered
 
-    def _kept_short(self, turn: Turn, tenant: Tenant, policy: Policy, plan: Plan) -> Plan | None:
+    def _kept_short(
+        self, turn: Turn, tenant: Tenant, policy: Policy, plan: Plan, at: datetime
+    ) -> Plan | None:
         """Return the plan with answers of a usual length, where room for worst cases is scarce.
 
         All open turns together must not pass the limit by more than the overshoot, however long
@@ -115,7 +118,7 @@ class Meter:
         state = spending.last(spending.place(tenant.id, budget, tenant.currency))
         if state is None:
             return None
-        _, worst_micro = self._in_budget(policy, tenant, self.hold_for(plan, tenant, policy))
+        _, worst_micro = self._in_budget(policy, self.hold_for(plan, tenant, policy), at)
         left_micro = budget.refuses_at_micro + budget.overshoot_micro - state.settled_micro
         if worst_micro * _SCARCE_BELOW_TURNS <= left_micro:
             return None
@@ -198,28 +201,28 @@ class Meter:
         reservation: Reservation,
         spent_usd: Decimal,
         hold: Hold,
-        tenant: Tenant,
         policy: Policy,
         disclosure: Disclosure,
+        at: datetime,
     ) -> None:
-        """Hold what was spent already and what may follow.
+        """Hold what was spent already and what may follow, at the rate of the day of `at`.
 
         Raises:
             BudgetExceeded: it does not fit what is left.
             LedgerUnavailable: it cannot be held and the policy refuses then.
         """
         hold = Hold(spent_usd + hold.expected_usd, spent_usd + hold.worst_usd)
-        hold_micro, worst_micro = self._in_budget(policy, tenant, hold)
+        hold_micro, worst_micro = self._in_budget(policy, hold, at)
         try:
             await self._ledger.extend(reservation, hold_micro, worst_micro)
         except LedgerUnavailable as error:
             self._tolerate(error, policy, disclosure)
 
-    def _in_budget(self, policy: Policy, tenant: Tenant, hold: Hold) -> tuple[int, int]:
+    def _in_budget(self, policy: Policy, hold: Hold, at: datetime) -> tuple[int, int]:
         """Return a hold and its worst case in micro-units of the budget's currency."""
         if policy.budget is None:
             return 0, 0
-        rate, _ = self.rates.rate_on(policy.budget.currency, self.today_of(tenant).date())
+        rate, _ = self.rates.rate_on(policy.budget.currency, at.date())
         return to_micro(hold.expected_usd, rate), to_micro(hold.worst_usd, rate)
 
     def _tolerate(self, error: LedgerUnavailable, policy: Policy, disclosure: Disclosure) -> None:

@@ -31,7 +31,8 @@ class MeteredTurn:
     """The money of one turn: one entry per attempt, closed once.
 
     `reservation` is None when the ledger was away and the policy let the turn go on. `plan` is
-    what was held for.
+    what was held for. The exchange rate is that of the day of `rate_at` to the turn's end, so that
+    what is held and what is charged differ by usage alone.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class MeteredTurn:
         policy: Policy,
         disclosure: Disclosure,
         plan: Plan,
+        rate_at: datetime,
     ) -> None:
         self._meter = meter
         self.plan = plan
@@ -60,8 +62,7 @@ class MeteredTurn:
         self.reservation: Reservation | None = None
         self._model: ServedModel | None = None
         self._asked_at = meter.clock()
-        # One rate for a turn, so that what was held and what is charged differ by usage alone.
-        self._rate_at = meter.today_of(tenant)
+        self._rate_at = rate_at
 
     def opening_of(self, model: ServedModel, input_tokens: int) -> EntryOpening:
         """Return the opening of the next attempt; it already owes its prompt."""
@@ -170,7 +171,7 @@ class MeteredTurn:
         if self.reservation is not None:
             hold = self._meter.hold_for(plan, self._tenant, self._policy)
             await self._meter.extend(
-                self.reservation, spent_usd, hold, self._tenant, self._policy, self._disclosure
+                self.reservation, spent_usd, hold, self._policy, self._disclosure, self._rate_at
             )
 
     def _cost_so_far(self, usage: Usage, end: ReplyEnd | None, now: datetime) -> Cost | None:

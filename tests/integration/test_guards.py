@@ -15,6 +15,7 @@ from gateway.app import build_app
 from gateway.http_protocol import HttpProtocol
 from gateway.settings import RedisSettings
 from gateway.state import embedded_redis
+from tests.fakes import until
 from tests.integration.conftest import running
 
 POLICY = {
@@ -237,6 +238,40 @@ async def test_a_named_turn_while_redis_is_away_is_kept_and_stored_later(own_red
         "meanwhile",
         "Hello there",
     ]
+
+
+class _Written(asyncio.Transport):
+    """A transport that keeps each write apart."""
+
+    def __init__(self):
+        super().__init__()
+        self.pieces = []
+
+    def write(self, data):
+        self.pieces.append(data)
+
+    def is_closing(self):
+        return False
+
+    def pause_reading(self):
+        pass
+
+    def resume_reading(self):
+        pass
+
+
+async def test_the_head_and_the_body_of_an_answer_leave_as_one_piece(gateway):
+    config = uvicorn.Config(build_app(gateway.services), lifespan="off", log_config=None)
+    config.load()
+    protocol = HttpProtocol(config=config, server_state=ServerState(), app_state={})
+    written = _Written()
+    protocol.connection_made(written)
+    protocol.data_received(b"GET /livez HTTP/1.1\r\nhost: here\r\n\r\n")
+    await until(lambda: bool(written.pieces))
+    assert len(written.pieces) == 1
+    head, _, body = written.pieces[0].partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
+    assert body
 
 
 async def test_a_method_that_http_does_not_know_gets_the_contracts_error(gateway):
