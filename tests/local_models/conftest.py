@@ -22,6 +22,19 @@ SIZES = {
 }
 
 
+def expected(model, prompt: list[int], n_new: int) -> list[int]:
+    """Return what transformers' own `generate` says greedily: the oracle of every engine."""
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([prompt]),
+            max_new_tokens=n_new,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    return out[0, len(prompt) :].tolist()
+
+
 def save_tiny(architecture: str, folder: Path, **changes):
     """Save a random tiny model of one architecture; return transformers' own copy of it."""
     import transformers

@@ -21,6 +21,7 @@ from local_models.weights import (
     load_tensors,
     quantize_rows,
 )
+from tests.local_models.conftest import expected
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
 NO_GPU = "this machine has no GPU; what is skipped has never run"
@@ -34,18 +35,6 @@ def on_the_cpu(folder) -> CudaModel:
 def prompts(n: int) -> list[list[int]]:
     rng = random.Random(2)
     return [[rng.randrange(3, 300) for _ in range(rng.randrange(1, 70))] for _ in range(n)]
-
-
-def expected(model, prompt: list[int], n_new: int) -> list[int]:
-    with torch.no_grad():
-        out = model.generate(
-            torch.tensor([prompt]),
-            max_new_tokens=n_new,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    return out[0, len(prompt) :].tolist()
 
 
 def test_attention_by_table_gives_the_same_tokens_under_any_schedule(tiny):

@@ -12,20 +12,9 @@ from local_models.errors import ModelRefused, RequestRefused
 from local_models.sequence import Finish, SamplingParams
 from local_models.shape import load_shape
 from local_models.weights import load_tensors, load_weights
+from tests.local_models.conftest import expected
 
 GREEDY = SamplingParams(temperature=0, ignore_eos=True)
-
-
-def expected(model, prompt: list[int], n_new: int) -> list[int]:
-    with torch.no_grad():
-        out = model.generate(
-            torch.tensor([prompt]),
-            max_new_tokens=n_new,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    return out[0, len(prompt) :].tolist()
 
 
 def prompts(n: int, seed: int = 1) -> list[list[int]]:
